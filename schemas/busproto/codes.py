@@ -1,0 +1,442 @@
+"""Error codes. Generated from schemas/errors.json by schemas/generate.py; edit that file, not this one."""
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """One error of ``errors.json``."""
+
+    number: int
+    name: str
+    blame: str
+    retryable: bool
+    text: str
+    cure: str
+
+
+class Code(IntEnum):
+    """Every error number, by name."""
+
+    ZMTP_GREETING = 1001
+    ZMTP_MECHANISM = 1002
+    ZMTP_COMMAND = 1003
+    ZMTP_SOCKET_TYPE = 1004
+    FRAME_TOO_LARGE = 1005
+    MULTIPART_MESSAGE = 1006
+    HANDSHAKE_TIMEOUT = 1007
+    ZMTP_REFUSED = 1008
+    ZMTP_FRAME = 1009
+    ENVELOPE_MALFORMED = 1010
+    ENVELOPE_TOO_MANY = 1011
+    ENVELOPE_FIELDS = 1012
+    HEADERS_INVALID = 1013
+    KIND_UNEXPECTED = 1014
+    VERSION_UNSUPPORTED = 1015
+    MANIFEST_INVALID = 1016
+    SUBJECT_INVALID = 2001
+    PATTERN_INVALID = 2002
+    SUBJECT_RESERVED = 2003
+    ID_IN_USE = 2004
+    ID_UNKNOWN = 2005
+    GROUP_CONFLICT = 2006
+    PAYLOAD_TOO_LARGE = 2007
+    REQUEST_INVALID = 2008
+    NO_RESPONDERS = 3001
+    TIMEOUT = 3002
+    CANCELLED = 3003
+    DENIED = 3004
+    OVERLOADED = 3005
+    UNKNOWN = 3006
+    HANDLER_FAILED = 3007
+    QUOTA_EXCEEDED = 4001
+    GAP = 4002
+    TOO_MANY_CONNECTIONS = 4003
+    DRAINING = 5001
+    INTERNAL = 5002
+    NOT_CONNECTED = 6001
+    PAYLOAD_UNDECODABLE = 6002
+    PAYLOAD_UNENCODABLE = 6003
+    CLOSED = 6004
+    URL_INVALID = 6005
+    CONFIG_UNKNOWN_KEY = 7001
+    CONFIG_INVALID = 7002
+    RUN_DIR_IN_USE = 7003
+    RUN_DIR_UNUSABLE = 7004
+    LISTEN_FAILED = 7005
+
+
+# fmt: off
+_ROWS: Final = (
+    Entry(
+        1001,
+        "zmtp-greeting",
+        "peer",
+        False,
+        "the peer did not send a ZMTP 3 greeting: {reason}",
+        "Connect with a ZeroMQ DEALER socket (libzmq 4 or newer) or a busd SDK; other protocols do not belong on this socket.",
+    ),
+    Entry(
+        1002,
+        "zmtp-mechanism",
+        "peer",
+        False,
+        "security mechanism {mechanism} is not offered on this listener",
+        "Use NULL on local sockets: identity comes from the kernel. CURVE is for network links.",
+    ),
+    Entry(
+        1003,
+        "zmtp-command",
+        "peer",
+        False,
+        "malformed or unexpected ZMTP command: {reason}",
+        "Check the peer's ZeroMQ implementation against RFC 37 (ZMTP 3.1).",
+    ),
+    Entry(
+        1004,
+        "zmtp-socket-type",
+        "peer",
+        False,
+        "socket type {type} cannot talk to a broker",
+        "Use a DEALER socket.",
+    ),
+    Entry(
+        1005,
+        "frame-too-large",
+        "peer",
+        False,
+        "frame of {size} bytes exceeds the limit of {limit}",
+        "Send less in one frame, or a reference to bulk data.",
+    ),
+    Entry(
+        1006,
+        "multipart-message",
+        "peer",
+        False,
+        "a message must be one frame; the peer sent a frame with MORE set",
+        "Send each batch with a single zmq_send without ZMQ_SNDMORE.",
+    ),
+    Entry(
+        1007,
+        "handshake-timeout",
+        "peer",
+        True,
+        "greeting, READY and hello were not complete after {seconds} s (got as far as: {stage})",
+        "Send hello at once after connecting. If the peer did, look at its CPU and scheduling.",
+    ),
+    Entry(
+        1008,
+        "zmtp-refused",
+        "peer",
+        False,
+        "the peer refused the ZMTP handshake: {reason}",
+        "The reason is the peer's. BUS-NNNN in it is an error of this list: bus errors NNNN.",
+    ),
+    Entry(
+        1009,
+        "zmtp-frame",
+        "peer",
+        False,
+        "malformed ZMTP frame: {reason}",
+        "Check the peer's ZeroMQ implementation against RFC 37 (ZMTP 3.1); does something else write to its socket?",
+    ),
+    Entry(
+        1010,
+        "envelope-malformed",
+        "peer",
+        False,
+        "envelope {index} of the frame cannot be decoded: {reason}",
+        "Compare the sender's bytes with schemas/vectors/ and the layout in schemas/README.md.",
+    ),
+    Entry(
+        1011,
+        "envelope-too-many",
+        "peer",
+        False,
+        "a frame holds more than {limit} envelopes",
+        "Start a new frame sooner.",
+    ),
+    Entry(
+        1012,
+        "envelope-fields",
+        "peer",
+        False,
+        "{kind} envelope has wrong fields: {reason}",
+        "Compare the sender with the field table in schemas/README.md.",
+    ),
+    Entry(
+        1013,
+        "headers-invalid",
+        "peer",
+        False,
+        "headers are not acceptable: {reason}",
+        "At most 32 headers, lower-case names, flat values, 8 KiB together.",
+    ),
+    Entry(
+        1014,
+        "kind-unexpected",
+        "peer",
+        False,
+        "{kind} is not allowed while the session is {state}",
+        "Say hello first and wait for welcome; only the broker sends welcome, origin, gap and drain to clients.",
+    ),
+    Entry(
+        1015,
+        "version-unsupported",
+        "peer",
+        False,
+        "protocol version {offered} is not supported; this side speaks {supported}",
+        "Upgrade the older side.",
+    ),
+    Entry(
+        1016,
+        "manifest-invalid",
+        "peer",
+        False,
+        "manifest is not acceptable: {reason}",
+        "component and owner are names of lower-case letters, digits, - and _; purpose is one sentence of at most 256 bytes.",
+    ),
+    Entry(
+        2001,
+        "subject-invalid",
+        "caller",
+        False,
+        "'{subject}' is not a subject: {reason}",
+        "Tokens of a-z, 0-9, - and _ separated by dots; at most 16 tokens and 255 bytes.",
+    ),
+    Entry(
+        2002,
+        "pattern-invalid",
+        "caller",
+        False,
+        "'{subject}' is not a pattern: {reason}",
+        "As a subject, and * for one whole token or > as the last token for the rest.",
+    ),
+    Entry(
+        2003,
+        "subject-reserved",
+        "caller",
+        False,
+        "'{subject}' is reserved: only the broker publishes and serves under $bus.",
+        "Choose a subject that does not start with $.",
+    ),
+    Entry(
+        2004,
+        "id-in-use",
+        "caller",
+        False,
+        "id {id} is already used by this endpoint",
+        "Use each id once until its final reply has come; count upwards from 1.",
+    ),
+    Entry(
+        2005,
+        "id-unknown",
+        "caller",
+        False,
+        "this endpoint has no {what} with id {id}",
+        "It may have ended already; see bus inspect.",
+    ),
+    Entry(
+        2006,
+        "group-conflict",
+        "caller",
+        False,
+        "'{subject}' is served by group '{group}' ({holder}); group '{wanted}' cannot share it",
+        "Serve with the same group to share the calls, or choose another subject.",
+    ),
+    Entry(
+        2007,
+        "payload-too-large",
+        "caller",
+        False,
+        "payload of {size} bytes exceeds the limit of {limit}",
+        "Split it, stream it, or send a reference to it.",
+    ),
+    Entry(
+        2008,
+        "request-invalid",
+        "caller",
+        False,
+        "the request to {subject} is not valid: {reason}",
+        "See the service's schema in schemas/asyncapi.yaml.",
+    ),
+    Entry(
+        3001,
+        "no-responders",
+        "caller",
+        True,
+        "nobody serves '{subject}'",
+        "Start the component that serves it; bus list shows who serves what, bus call '$bus.explain' where a subject would go.",
+    ),
+    Entry(
+        3002,
+        "timeout",
+        "responder",
+        True,
+        "no final reply to '{subject}' within {seconds} s",
+        "The responder may still be working on it. Raise the timeout, or look at the responder's load in bus list.",
+    ),
+    Entry(
+        3003,
+        "cancelled",
+        "caller",
+        True,
+        "the call to '{subject}' was cancelled",
+        "None needed: the caller asked for it.",
+    ),
+    Entry(
+        3004,
+        "denied",
+        "caller",
+        False,
+        "{action} '{subject}' is denied: {reason}",
+        "Ask the node's operator for a rule, or use a subject that policy lets this endpoint use.",
+    ),
+    Entry(
+        3005,
+        "overloaded",
+        "capacity",
+        True,
+        "the call to '{subject}' was not delivered: {reason}",
+        "Wait and try again, or start more responders in the group.",
+    ),
+    Entry(
+        3006,
+        "unknown",
+        "responder",
+        False,
+        "the outcome of the call to '{subject}' is unknown: {reason}",
+        "The responder may have done the work. Ask it, or repeat only what is safe to repeat.",
+    ),
+    Entry(
+        3007,
+        "handler-failed",
+        "responder",
+        False,
+        "the responder failed: {reason}",
+        "Look at the responder's log.",
+    ),
+    Entry(
+        4001,
+        "quota-exceeded",
+        "capacity",
+        True,
+        "{quota}: {holder} holds {used} of {limit}",
+        "Release some (unsubscribe, wait for replies, read faster), or have the operator raise the quota; bus inspect shows the holder.",
+    ),
+    Entry(
+        4002,
+        "gap",
+        "capacity",
+        True,
+        "{count} messages on subscription {id} were lost: {reason}",
+        "Read faster, narrow the pattern, or subscribe with latest.",
+    ),
+    Entry(
+        4003,
+        "too-many-connections",
+        "capacity",
+        True,
+        "connection refused: {used} of {limit} are in use",
+        "Close idle endpoints, or have the operator raise limits.endpoints and the descriptor limit.",
+    ),
+    Entry(
+        5001,
+        "draining",
+        "broker",
+        True,
+        "the broker is shutting down and takes no new {what}",
+        "Reconnect: the SDK does so by itself when the broker is back.",
+    ),
+    Entry(
+        5002,
+        "internal",
+        "broker",
+        False,
+        "the broker failed on this request: {reason}",
+        "This is a bug in busd: report it with the broker's log line of the same time.",
+    ),
+    Entry(
+        6001,
+        "not-connected",
+        "local",
+        True,
+        "not connected to {url}: {reason}",
+        "Start busd (busd run), or give the right address with --bus or BUS_URL.",
+    ),
+    Entry(
+        6002,
+        "payload-undecodable",
+        "peer",
+        False,
+        "payload on '{subject}' cannot be decoded as {encoding}: {reason}",
+        "Read the raw bytes (message.data), or have the sender name its encoding in the datacontenttype header.",
+    ),
+    Entry(
+        6003,
+        "payload-unencodable",
+        "local",
+        False,
+        "value cannot be encoded as msgpack: {reason}",
+        "Payloads are None, bool, int, float, str, bytes, list and dict.",
+    ),
+    Entry(
+        6004,
+        "closed",
+        "local",
+        False,
+        "this {what} is closed",
+        "Open a new one.",
+    ),
+    Entry(
+        6005,
+        "url-invalid",
+        "local",
+        False,
+        "'{url}' is not a bus address: {reason}",
+        "Use unix:///path/to/host.sock or an absolute path.",
+    ),
+    Entry(
+        7001,
+        "config-unknown-key",
+        "operator",
+        False,
+        "unknown key '{key}'{where}; did you mean '{nearest}'?",
+        "busd config show lists every key.",
+    ),
+    Entry(
+        7002,
+        "config-invalid",
+        "operator",
+        False,
+        "{key}{where}: {reason}",
+        "busd config explain KEY says what it takes.",
+    ),
+    Entry(
+        7003,
+        "run-dir-in-use",
+        "operator",
+        False,
+        "another busd (pid {pid}) runs in {path}",
+        "Stop it, or choose another directory with --run-dir.",
+    ),
+    Entry(
+        7004,
+        "run-dir-unusable",
+        "operator",
+        False,
+        "run directory {path} cannot be used: {reason}",
+        "It must be a directory that this user owns and others cannot write.",
+    ),
+    Entry(
+        7005,
+        "listen-failed",
+        "operator",
+        False,
+        "cannot listen on {address}: {reason}",
+        "Choose another address, or stop what uses it.",
+    ),
+)
+# fmt: on
+
+ENTRIES: Final[dict[int, Entry]] = {entry.number: entry for entry in _ROWS}
