@@ -1,0 +1,536 @@
+"""The bus: frames come in from sessions, frames for sessions go out. No I/O, no clock; the time is an argument.
+
+Whoever drives it (the edge, a test) does three things: ``receive`` what a peer sent; ``take`` what is to be sent to
+each session that ``ready`` names, then close and ``detach`` it if it is closing; ``expire`` when ``next_deadline`` has
+come.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from busd.core.calls import Calls
+from busd.core.census import Census, check_claims
+from busd.core.counters import Counters
+from busd.core.deadlines import Deadlines
+from busd.core.introspection import SERVICES
+from busd.core.outbox import Outbox, Part
+from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
+from busd.core.quotas import Account, Quotas
+from busd.core.reasons import Departure, Drop
+from busd.core.session import Session, may_publish
+from busd.core.space import Plan, Space
+from busd.core.states import State
+from busd.core.statistics import BusStatistics
+from busd.core.subscription import Subscription
+from busproto import envelope
+from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Decoder, Kind, Status
+from busproto.errors import BusError, Code
+from busproto.limits import BATCH_BYTES, FRAME_BYTES, LARGE_FRAME_BYTES
+from busproto.subjects import check_name, check_pattern, check_subject, is_reserved
+
+RUN_MESSAGES: Final = 8192
+"""Messages that are forwarded as one slice: half of what a frame may hold, so that a slice always fits into one."""
+
+BROKER: Final = "$bus"
+"""The endpoint that the broker itself is, in origins."""
+
+_Handler = Callable[[Session, list[Any], bytes, int, int, float], None]
+
+
+class Bus:
+    """One node's bus."""
+
+    def __init__(self, *, node: str, software: str, now: float, quotas: Quotas | None = None) -> None:
+        """``node`` is this node's name, ``software`` the broker's name and version, ``now`` the time it starts."""
+        self.node = node
+        self.software = software
+        self.started = now
+        self.quotas = quotas or Quotas()
+        self.census = Census(self.quotas.departures)
+        self.draining = False
+        self._origin = envelope.origin(BROKER, "host", NODE_TENANT, "", 0)
+        self._counters = Counters()
+        self._calls = Calls(self._origin, self._counters)
+        self._decoder = Decoder()
+        self._handshakes: Deadlines[Session] = Deadlines()
+        self._spaces: dict[str, Space] = {}
+        self._sessions: dict[Session, None] = {}
+        self._ready: list[Session] = []
+        self._count_drop = {boundary: partial(self._dropped, boundary) for boundary in BOUNDARIES}
+        self._handlers: dict[int, _Handler] = {
+            Kind.HELLO: self._hello,
+            Kind.SUBSCRIBE: self._subscribe,
+            Kind.UNSUBSCRIBE: self._unsubscribe,
+            Kind.SERVE: self._serve,
+            Kind.UNSERVE: self._unserve,
+            Kind.CALL: self._call,
+            Kind.REPLY: self._reply,
+            Kind.CANCEL: self._cancel,
+            Kind.PING: self._ping,
+            Kind.PONG: self._pong,
+            Kind.DRAIN: self._drain,
+            Kind.BYE: self._bye,
+        }
+
+    # -- the seam -----------------------------------------------------------------------------------------------------
+
+    def attach(self, principal: Principal, now: float, link: object = None) -> Session:
+        """A connection has come, from ``principal``. Its hello must follow in time. ``link`` is kept for the caller.
+
+        Raises BusError 4003 when there is no room, 5001 when the bus is draining.
+        """
+        if self.draining:
+            raise BusError(Code.DRAINING, what="connections")
+        if len(self._sessions) >= self.quotas.endpoints:
+            raise BusError(Code.TOO_MANY_CONNECTIONS, used=len(self._sessions), limit=self.quotas.endpoints)
+        account = Account("this connection", self.quotas)
+        session = Session(principal, self._space(principal.tenant), account, now, link)
+        session.outbox = Outbox(self.quotas, partial(self._ready.append, session), self._count_drop[principal.boundary])
+        self._sessions[session] = None
+        session.handshake_slot = self._handshakes.add(session, now + self.quotas.handshake_seconds)
+        return session
+
+    def receive(self, session: Session, frame: bytes, now: float) -> None:
+        """``session`` sent ``frame``. Raises nothing that a peer can cause: a violation ends the session instead."""
+        if session.state is State.CLOSING:
+            return
+        try:
+            envelopes, offsets = self._decoder.decode(frame)
+        except BusError as error:
+            self._end(session, error, Departure.PROTOCOL_ERROR, now)
+            return
+        boundary = session.principal.boundary
+        self._counters.received_messages[boundary] += len(envelopes)
+        self._counters.received_bytes[boundary] += len(frame)
+        session.received_messages += len(envelopes)
+        session.received_bytes += len(frame)
+        if len(frame) > LARGE_FRAME_BYTES and (excess := self._too_large(envelopes)) is not None:
+            self._end(session, excess, Departure.PROTOCOL_ERROR, now)
+            return
+        plans = session.space.plans.decisions
+        publishing = may_publish(session.state)
+        run: Plan | None = None
+        first = 0
+        # Messages in a row that go to the same receivers are one run: one slice of the frame, one entry per receiver.
+        for index, message in enumerate(envelopes):
+            plan = None
+            publishes = publishing and message[0] == Kind.PUBLISH
+            if publishes:
+                plan = plans.get(message[1]) or self._plan(session, message[1])
+                if plan is run and index - first < RUN_MESSAGES and (run is None or not run.latest):
+                    continue
+            if run is not None:
+                subject = envelopes[first][1]
+                self._forward(session, run, subject, frame, offsets[first], offsets[index], index - first)
+            run = plan
+            first = index
+            if publishes:
+                continue
+            self._handle(session, message, frame, offsets[index], offsets[index + 1], now)
+            if session.closing:
+                return
+            publishing = may_publish(session.state)
+        if run is not None:
+            subject = envelopes[first][1]
+            self._forward(session, run, subject, frame, offsets[first], offsets[-1], len(envelopes) - first)
+        if session.outbox.control > self.quotas.control_bytes:
+            self._end(session, self._not_reading(session), Departure.NOT_READING, now)
+
+    def ready(self) -> list[Session]:
+        """The sessions for which something waits, or which are closing, since this was last asked."""
+        sessions = self._ready.copy()
+        self._ready.clear()
+        return sessions
+
+    def take(self, session: Session, limit: int = BATCH_BYTES) -> list[Part]:
+        """The parts of the next frame for ``session``, in order; [] when nothing waits."""
+        outbox = session.outbox
+        messages, size = outbox.delivered_messages, outbox.delivered_bytes
+        parts = outbox.take(limit)
+        boundary = session.principal.boundary
+        self._counters.delivered_messages[boundary] += outbox.delivered_messages - messages
+        self._counters.delivered_bytes[boundary] += outbox.delivered_bytes - size
+        return parts
+
+    def detach(self, session: Session, now: float, departure: Departure = Departure.CONNECTION_LOST) -> None:
+        """The connection is gone. ``departure`` says why unless the bus itself had ended the session."""
+        if session not in self._sessions:
+            return
+        self._leave(session, departure, now)
+        del self._sessions[session]
+        self._counters.departures[session.principal.boundary, session.departure or departure] += 1
+        session.outbox.clear()
+        if self.census.leave(session, now):
+            self._announce("$bus.endpoints.departed", session, now)
+
+    def refuse(self, session: Session, error: BusError, departure: Departure, now: float) -> None:
+        """End ``session`` for what happened below the envelopes: its transport broke a rule."""
+        self._end(session, error, departure, now)
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next needed, in seconds; None when nothing waits for time to pass."""
+        deadlines = [time for time in (self._calls.next_deadline(), self._handshakes.next()) if time is not None]
+        return min(deadlines, default=None)
+
+    def expire(self, now: float) -> None:
+        """Do what is due at ``now``."""
+        self._calls.expire(now)
+        for session in self._handshakes.expire(now):
+            seconds = self.quotas.handshake_seconds
+            stage = str(getattr(session.link, "stage", "connected"))
+            error = BusError(Code.HANDSHAKE_TIMEOUT, seconds=seconds, stage=stage)
+            session.handshake_slot = None
+            self._end(session, error, Departure.HANDSHAKE_TIMEOUT, now)
+
+    def drain(self, grace: float) -> None:
+        """The node is going away within ``grace`` seconds: tell everyone, take no new calls, finish those in flight."""
+        self.draining = True
+        for session in self.census:
+            session.outbox.put_control(None, envelope.drain(round(grace * 1000)))
+
+    def shut(self, now: float) -> None:
+        """The grace is over: what is still in flight ends as unknown, and every session with bye."""
+        self._calls.end_all("the broker is shutting down", now)
+        for session in self._sessions:
+            self._end(session, BusError(Code.DRAINING, what="requests"), Departure.SHUTDOWN, now)
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls whose caller waits."""
+        return self._calls.in_flight
+
+    def statistics(self) -> BusStatistics:
+        """Figures of the whole bus."""
+        counters = self._counters
+        spaces = [space.statistics() for space in self._spaces.values()]
+        endpoints = dict.fromkeys(BOUNDARIES, 0)
+        for session in self.census:
+            endpoints[session.principal.boundary] += 1
+        return BusStatistics(
+            endpoints=endpoints,
+            subscriptions=sum(space.subscriptions for space in spaces),
+            services=sum(space.services for space in spaces),
+            calls_in_flight=self._calls.in_flight,
+            held_calls=self._calls.statistics().held,
+            queued_messages=sum(session.outbox.messages for session in self._sessions),
+            queued_bytes=sum(session.outbox.bytes for session in self._sessions),
+            received_messages=dict(counters.received_messages),
+            received_bytes=dict(counters.received_bytes),
+            delivered_messages=dict(counters.delivered_messages),
+            delivered_bytes=dict(counters.delivered_bytes),
+            dropped_messages={(boundary, str(reason)): n for (boundary, reason), n in counters.dropped.items()},
+            departures={(boundary, str(reason)): n for (boundary, reason), n in counters.departures.items()},
+            calls=dict(counters.calls),
+            refusals=dict(counters.refusals),
+            quota_rejections=dict(counters.quota_rejections),
+            skipped_envelopes=counters.skipped,
+            route_cache_entries=sum(space.cached_subjects for space in spaces),
+            route_cache_misses=sum(space.cache_misses for space in spaces),
+            call_seconds=counters.call_seconds.statistics(),
+        )
+
+    # -- publish and subscribe ----------------------------------------------------------------------------------------
+
+    def _plan(self, session: Session, subject: str) -> Plan | None:
+        """Who receives ``subject`` from ``session``; None, and the sender told why, if it may not be published."""
+        try:
+            check_subject(subject)
+            if is_reserved(subject):
+                raise BusError(Code.SUBJECT_RESERVED, subject=subject)
+        except BusError as error:
+            self._refuse(session, None, error)
+            return None
+        return session.space.plan(subject)
+
+    def _forward(
+        self, session: Session, plan: Plan, subject: str, frame: bytes, start: int, end: int, count: int
+    ) -> None:
+        data = _slice(frame, start, end)
+        origin = session.origin
+        for outbox, subscriptions in plan.receivers:
+            outbox.deliver(origin, data, count, subscriptions)
+        for outbox, subscriptions in plan.latest:
+            outbox.deliver_latest(origin, data, subject, subscriptions)
+
+    def _announce(self, subject: str, session: Session, now: float) -> None:
+        """Publish that ``session`` came or went, in the node's space and in its own tenant's."""
+        for tenant in {NODE_TENANT, session.principal.tenant}:
+            plan = self._space(tenant).plan(subject)
+            if not (plan.receivers or plan.latest):
+                continue
+            row: dict[str, Any] = {
+                "endpoint": session.name,
+                "principal": session.principal.describe(),
+                "claims": session.claims,
+            }
+            if session.departure is not None:
+                row |= {"reason": str(session.departure), "seconds": now - session.attached_at}
+            data = envelope.publish(subject, None, envelope.pack(row))
+            for outbox, subscriptions in plan.receivers:
+                outbox.deliver(self._origin, data, 1, subscriptions)
+            for outbox, subscriptions in plan.latest:
+                outbox.deliver_latest(self._origin, data, subject, subscriptions)
+
+    # -- one envelope of any other kind -------------------------------------------------------------------------------
+
+    def _handle(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        kind = message[0]
+        if kind in SKIPPABLE:
+            self._counters.skipped += 1
+            return
+        if not session.may_send(kind):
+            error = BusError(Code.KIND_UNEXPECTED, kind=KIND_NAMES[kind], state=str(session.state))
+            self._end(session, error, Departure.PROTOCOL_ERROR, now)
+            return
+        session.advance(kind)
+        self._handlers[kind](session, message, frame, start, end, now)
+
+    def _hello(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        try:
+            if self.draining:
+                raise BusError(Code.DRAINING, what="endpoints")
+            session.claims = check_claims(message[2])
+        except BusError as error:
+            self._end(session, error, Departure.REFUSED, now)
+            return
+        principal = session.principal
+        if session.handshake_slot is not None:
+            self._handshakes.remove(session, session.handshake_slot)
+        session.name = session.account.holder = self.census.name(principal.boundary)
+        session.origin = envelope.origin(
+            session.name, principal.boundary, principal.tenant, principal.unit, principal.generation
+        )
+        info = {
+            "node": self.node,
+            "broker": self.software,
+            "boundary": principal.boundary,
+            "tenant": principal.tenant,
+            "unit": principal.unit,
+            "generation": principal.generation,
+            "max_payload": self.quotas.max_payload,
+            "max_frame": FRAME_BYTES,
+        }
+        session.outbox.put_control(None, envelope.welcome(min(message[1], VERSION), session.name, info))
+        self.census.enter(session)
+        self._announce("$bus.endpoints.attached", session, now)
+
+    def _subscribe(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        _, id, pattern, options = message[:4]
+        try:
+            self._check_new(session, id)
+            check_pattern(pattern)
+            latest = _options(options, latest=False)["latest"]
+            if not isinstance(latest, bool):
+                raise BusError(Code.REQUEST_INVALID, subject=pattern, reason="latest must be true or false")
+            session.account.take("subscriptions")
+        except BusError as error:
+            self._refuse(session, id, error)
+            return
+        subscription = session.subscriptions[id] = Subscription(session, id, pattern, latest=latest)
+        session.outbox.settle()
+        session.space.subscribe(subscription)
+        self._accept(session, id)
+
+    def _unsubscribe(
+        self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float
+    ) -> None:
+        _, id, standing = message[:3]
+        subscription = session.subscriptions.pop(standing, None)
+        if subscription is None:
+            self._refuse(session, id, BusError(Code.ID_UNKNOWN, what="subscription", id=standing))
+            return
+        self._drop_subscription(subscription)
+        self._accept(session, id)
+
+    def _serve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        _, id, pattern, options = message[:4]
+        try:
+            self._check_new(session, id)
+            check_pattern(pattern)
+            if is_reserved(pattern):
+                raise BusError(Code.SUBJECT_RESERVED, subject=pattern)
+            group = _options(options, group="default")["group"]
+            if (reason := check_name(group)) is not None:
+                raise BusError(Code.REQUEST_INVALID, subject=pattern, reason=f"group {reason}")
+            session.account.take("services")
+            try:
+                session.services[id] = session.space.serve(session, id, pattern, group)
+            except BusError:
+                session.account.give("services")
+                raise
+        except BusError as error:
+            self._refuse(session, id, error)
+            return
+        self._accept(session, id)
+
+    def _unserve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        _, id, standing = message[:3]
+        service = session.services.pop(standing, None)
+        if service is None:
+            self._refuse(session, id, BusError(Code.ID_UNKNOWN, what="service", id=standing))
+            return
+        session.space.unserve(service)
+        session.account.give("services")
+        self._accept(session, id)
+
+    def _call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        id, subject = message[1], message[2]
+        if session.uses(id):
+            self._refuse(session, id, BusError(Code.ID_IN_USE, id=id))
+            return
+        if subject not in session.space.groups.decisions:
+            try:
+                check_subject(subject)
+            except BusError as error:
+                self._refuse(session, id, error)
+                return
+            if is_reserved(subject):
+                self._answer(session, id, subject, message[5], now)
+                return
+        if self.draining:
+            self._calls.refuse(session, id, Status.OVERLOADED, code=Code.DRAINING, what="calls")
+            return
+        self._calls.start(session, message, frame, start, end, now)
+
+    def _answer(self, session: Session, id: int, subject: str, payload: bytes | memoryview, now: float) -> None:
+        """Answer a call to one of the broker's own services."""
+        service = SERVICES.get(subject)
+        if service is None:
+            self._calls.refuse(session, id, Status.NO_RESPONDERS, subject=subject)
+            return
+        try:
+            request = envelope.unpack(payload) if len(payload) else None
+            data = envelope.pack(service(self, session, request, now))
+        except BusError as error:
+            self._refuse(session, id, error)
+            return
+        self._counters.calls["reply"] += 1
+        if not session.outbox.put(self._origin, envelope.reply(id, Status.OK, None, data), 1):
+            self._calls.refuse(session, id, Status.OVERLOADED, subject=subject, reason="the caller's outbox is full")
+
+    def _reply(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        if message[2] > Status.ERROR:
+            reason = f"status {message[2]} is for the broker to give"
+            error = BusError(Code.ENVELOPE_FIELDS, kind="reply", reason=reason)
+            self._end(session, error, Departure.PROTOCOL_ERROR, now)
+            return
+        self._calls.reply(session, message, frame, start, end, now)
+
+    def _cancel(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        self._calls.cancel(session, message[1], now)
+
+    def _ping(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        session.outbox.put_control(None, envelope.pong(message[1]))
+
+    def _pong(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Nothing to do: that it came is all it says."""
+
+    def _drain(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        for service in session.services.values():
+            session.space.unserve(service)
+
+    def _bye(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        self._leave(session, Departure.BYE, now)
+        self._ready.append(session)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _space(self, tenant: str) -> Space:
+        space = self._spaces.get(tenant)
+        if space is None:
+            space = self._spaces[tenant] = Space(tenant, self.quotas.route_cache)
+        return space
+
+    def _check_new(self, session: Session, id: int) -> None:
+        if session.uses(id):
+            raise BusError(Code.ID_IN_USE, id=id)
+
+    def _accept(self, session: Session, id: int) -> None:
+        session.outbox.put_control(self._origin, envelope.reply(id, Status.OK, None, _NIL))
+
+    def _refuse(self, session: Session, id: int | None, error: BusError) -> None:
+        """Tell ``session`` that a request was refused: by a reply if it has an id of its own, else by an error."""
+        self._counters.refusals[error.name] += 1
+        if error.code == Code.QUOTA_EXCEEDED:
+            self._counters.quota_rejections[str(error.fields["quota"])] += 1
+        if id is None or error.code == Code.ID_IN_USE:
+            # A reply to an id that is in use would end the request that it stands for.
+            data = envelope.error(id, error.body())
+        else:
+            data = envelope.reply(id, Status.ERROR, None, envelope.pack(error.body()))
+        session.outbox.put_control(self._origin, data)
+
+    def _end(self, session: Session, error: BusError, departure: Departure, now: float) -> None:
+        """Cut ``session`` off because of ``error``: it is told, and nothing more of it is read."""
+        if session.state is State.CLOSING:
+            return
+        self._counters.refusals[error.name] += 1
+        session.error = error.body()
+        self._leave(session, departure, now)
+        session.outbox.put_control(None, envelope.bye(session.error))
+        self._ready.append(session)
+
+    def _leave(self, session: Session, departure: Departure, now: float) -> None:
+        """Take ``session`` off the bus: no subscriptions, no services, no calls. What waits for it may still go out."""
+        if session.departure is not None:
+            return
+        session.departure = departure
+        session.state = State.CLOSING
+        if session.handshake_slot is not None:
+            self._handshakes.remove(session, session.handshake_slot)
+        for subscription in session.subscriptions.values():
+            self._drop_subscription(subscription)
+        session.subscriptions.clear()
+        for service in session.services.values():
+            session.space.unserve(service)
+            session.account.give("services")
+        session.services.clear()
+        self._calls.drop_session(session, "left", now)
+
+    def _drop_subscription(self, subscription: Subscription) -> None:
+        session = subscription.session
+        session.space.unsubscribe(subscription)
+        session.outbox.forget(subscription)
+        session.account.give("subscriptions")
+
+    def _too_large(self, envelopes: list[list[Any]]) -> BusError | None:
+        limit = self.quotas.max_payload
+        for message in envelopes:
+            if message[0] in (Kind.PUBLISH, Kind.CALL, Kind.REPLY):
+                size = len(message[{Kind.PUBLISH: 3, Kind.CALL: 5, Kind.REPLY: 4}[message[0]]])
+                if size > limit:
+                    return BusError(Code.PAYLOAD_TOO_LARGE, size=size, limit=limit)
+        return None
+
+    def _not_reading(self, session: Session) -> BusError:
+        return BusError(
+            Code.QUOTA_EXCEEDED,
+            quota="control_bytes",
+            holder=session.name,
+            used=session.outbox.control,
+            limit=self.quotas.control_bytes,
+        )
+
+    def _dropped(self, boundary: str, reason: Drop, count: int) -> None:
+        self._counters.dropped[boundary, reason] += count
+
+
+_NIL: Final = envelope.pack(None)
+
+
+def _options(options: dict[str, Any], **known: Any) -> dict[str, Any]:
+    """``known`` with what ``options`` say. Raises BusError 2008 for an unknown option (README, "Evolution")."""
+    for name in options:
+        if name not in known and not name.startswith("x-"):
+            raise BusError(Code.REQUEST_INVALID, subject="subscribe or serve", reason=f"unknown option {name[:64]!a}")
+    return {**known, **options}
+
+
+def _slice(frame: bytes, start: int, end: int) -> Part:
+    """``frame[start:end]`` so that keeping it does not keep much more than it."""
+    if start == 0 and end == len(frame):
+        return frame
+    if end - start > LARGE_FRAME_BYTES and 2 * (end - start) > len(frame):
+        return memoryview(frame)[start:end]
+    return frame[start:end]

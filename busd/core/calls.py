@@ -1,0 +1,189 @@
+"""Every call in flight: from the caller's request to exactly one final reply, whatever happens to either side.
+
+The responder sees the broker's number for a call and the caller its own id; the rest of both envelopes is forwarded as
+it came. A call that nobody waits for any more (cancelled, timed out, caller gone) stays with its responder as
+*abandoned* until the responder finishes it: a responder that hangs keeps looking busy instead of looking free.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from busd.core.call import Call
+from busd.core.counters import Counters
+from busd.core.deadlines import Deadlines
+from busd.core.outbox import Part
+from busd.core.reasons import Drop
+from busd.core.session import Session
+from busproto import envelope
+from busproto.envelope import OUTCOMES, STATUS_CODES, Status, with_id
+from busproto.errors import BusError, Code, body_of
+from busproto.limits import ID_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class CallsStatistics:
+    """The calls of the whole broker."""
+
+    in_flight: int
+    """Calls whose caller waits."""
+    held: int
+    """Calls that responders hold, abandoned ones included."""
+
+
+class Calls:
+    """The calls that responders hold, by the broker's number for each."""
+
+    __slots__ = ("_counters", "_deadlines", "_held", "_last", "_origin", "in_flight")
+
+    def __init__(self, origin: bytes, counters: Counters) -> None:
+        """``origin`` goes before the outcomes that the broker itself decides."""
+        self._origin = origin
+        self._counters = counters
+        self._held: dict[int, Call] = {}
+        self._deadlines: Deadlines[Call] = Deadlines()
+        self._last = 0
+        self.in_flight = 0
+
+    def start(self, caller: Session, request: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Give the call envelope ``request`` (``frame[start:end]``) to a responder, or end it at once."""
+        id, subject = request[1], request[2]
+        group = caller.space.group(subject)
+        if group is None:
+            self.refuse(caller, id, Status.NO_RESPONDERS, subject=subject)
+            return
+        service = group.choose()
+        responder = service.session
+        try:
+            caller.account.take("calls")
+        except BusError as error:
+            self._overloaded(caller, id, subject, error)
+            return
+        try:
+            responder.account.take("held_calls")
+        except BusError as error:
+            caller.account.give("calls")
+            self._overloaded(caller, id, subject, error)
+            return
+        number = self._next_number()
+        if not responder.outbox.put(caller.origin, with_id(frame, start, end, number), 1):
+            caller.account.give("calls")
+            responder.account.give("held_calls")
+            reason = f"{responder.name} reads too slowly: its outbox is full"
+            self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=reason)
+            return
+        call = Call(number, caller, id, subject, service, now)
+        self._held[number] = responder.held[number] = caller.calls[id] = call
+        call.slot = self._deadlines.add(call, now + request[3] / 1000)
+        group.start(service)
+        self.in_flight += 1
+
+    def reply(self, responder: Session, answer: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Forward the reply envelope ``answer`` (``frame[start:end]``) to the caller, if it may still be answered."""
+        call = responder.held.get(answer[1])
+        if call is None:
+            self._drop(responder, Drop.REPLY_FOREIGN)
+            return
+        status, caller = answer[2], call.caller
+        if caller is None:
+            self._drop(responder, Drop.REPLY_LATE)
+        else:
+            data: Part = with_id(frame, start, end, call.caller_id)
+            if not caller.outbox.put(responder.origin, data, 1):
+                reason = f"{caller.name} reads too slowly: its outbox is full"
+                self._end(call, Status.OVERLOADED, now, reason=reason)
+                if status == Status.PARTIAL:
+                    self._tell_responder(call)
+            elif status != Status.PARTIAL:
+                self._leave_caller(call, status, now)
+        if status != Status.PARTIAL:
+            self._finish(call)
+
+    def cancel(self, caller: Session, id: int, now: float) -> None:
+        """The caller does not want call ``id`` any more. One that has ended already is nothing to complain about."""
+        call = caller.calls.get(id)
+        if call is not None:
+            self._end(call, Status.CANCELLED, now)
+            self._tell_responder(call)
+
+    def expire(self, now: float) -> None:
+        """End what is past its deadline."""
+        for call in self._deadlines.expire(now):
+            self._end(call, Status.TIMEOUT, now, seconds=round(now - call.started, 3))
+            self._tell_responder(call)
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` is next needed."""
+        return self._deadlines.next()
+
+    def drop_session(self, session: Session, reason: str, now: float) -> None:
+        """``session`` leaves: what it waited for is abandoned, what it held ends as unknown."""
+        for call in list(session.calls.values()):
+            self._leave_caller(call, Status.CANCELLED, now)
+            self._tell_responder(call)
+        for call in list(session.held.values()):
+            if call.caller is not None:
+                self._end(call, Status.UNKNOWN, now, reason=f"{session.name} {reason} while it held the call")
+            self._finish(call)
+
+    def end_all(self, reason: str, now: float) -> None:
+        """The bus stops: every caller that waits learns that the outcome is unknown."""
+        for call in list(self._held.values()):
+            if call.caller is not None:
+                self._end(call, Status.UNKNOWN, now, reason=reason)
+
+    def refuse(self, caller: Session, id: int, status: int, *, code: Code | None = None, **fields: Any) -> None:
+        """End a call that was never given to anyone, with an outcome of the broker's."""
+        body = body_of(code or STATUS_CODES[status], fields)
+        self._counters.calls[OUTCOMES[status]] += 1
+        caller.outbox.put_control(self._origin, envelope.reply(id, status, None, envelope.pack(body)))
+
+    def statistics(self) -> CallsStatistics:
+        """Figures of all calls."""
+        return CallsStatistics(in_flight=self.in_flight, held=len(self._held))
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _overloaded(self, caller: Session, id: int, subject: str, error: BusError) -> None:
+        self._counters.quota_rejections[str(error.fields["quota"])] += 1
+        self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=error.text)
+
+    def _next_number(self) -> int:
+        number = self._last
+        while True:
+            number = number % ID_MAX + 1
+            if number not in self._held:
+                self._last = number
+                return number
+
+    def _end(self, call: Call, status: int, now: float, **fields: Any) -> None:
+        """Tell the caller an outcome that the broker decides, and let go of it."""
+        caller = call.caller
+        assert caller is not None
+        body = body_of(STATUS_CODES[status], {"subject": call.subject, **fields})
+        caller.outbox.put_control(self._origin, envelope.reply(call.caller_id, status, None, envelope.pack(body)))
+        self._leave_caller(call, status, now)
+
+    def _leave_caller(self, call: Call, status: int, now: float) -> None:
+        """The caller has its outcome (or is gone): nobody waits for the call."""
+        caller = call.caller
+        assert caller is not None
+        self._deadlines.remove(call, call.slot)
+        del caller.calls[call.caller_id]
+        caller.account.give("calls")
+        call.caller = None
+        self.in_flight -= 1
+        self._counters.calls[OUTCOMES[status]] += 1
+        self._counters.call_seconds.observe(now - call.started)
+
+    def _tell_responder(self, call: Call) -> None:
+        call.responder.outbox.put_control(None, envelope.cancel(call.number))
+
+    def _finish(self, call: Call) -> None:
+        """The responder has finished the call (or is gone): nothing of it is left."""
+        del self._held[call.number]
+        del call.responder.held[call.number]
+        call.responder.account.give("held_calls")
+        call.service.group.finish(call.service)
+
+    def _drop(self, responder: Session, reason: Drop) -> None:
+        self._counters.dropped[responder.principal.boundary, reason] += 1

@@ -1,0 +1,44 @@
+"""What the broker counts. Counters belong to the broker, not to the endpoints that cause them: they never go down."""
+
+from collections import Counter
+
+from busd.core.histogram import Histogram
+from busd.core.principal import BOUNDARIES
+from busd.core.reasons import Departure, Drop
+
+
+class Counters:
+    """Totals since the broker started."""
+
+    __slots__ = (
+        "call_seconds",
+        "calls",
+        "delivered_bytes",
+        "delivered_messages",
+        "departures",
+        "dropped",
+        "quota_rejections",
+        "received_bytes",
+        "received_messages",
+        "refusals",
+        "skipped",
+    )
+
+    def __init__(self) -> None:
+        self.received_messages = dict.fromkeys(BOUNDARIES, 0)
+        self.received_bytes = dict.fromkeys(BOUNDARIES, 0)
+        self.delivered_messages = dict.fromkeys(BOUNDARIES, 0)
+        self.delivered_bytes = dict.fromkeys(BOUNDARIES, 0)
+        self.dropped: Counter[tuple[str, Drop]] = Counter()
+        """By the receiver's boundary and reason."""
+        self.departures: Counter[tuple[str, Departure]] = Counter()
+        """By boundary and reason."""
+        self.calls: Counter[str] = Counter()
+        """Calls ended, by outcome."""
+        self.refusals: Counter[str] = Counter()
+        """Envelopes refused, by name of the error."""
+        self.quota_rejections: Counter[str] = Counter()
+        """Requests refused for a quota, by quota."""
+        self.skipped = 0
+        """Envelopes of a kind that may be skipped, and was."""
+        self.call_seconds = Histogram()

@@ -1,0 +1,177 @@
+"""The services that the broker itself answers under ``$bus.``: nothing about the bus is told out of band."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from busd.core.session import Session
+from busd.core.space import Space
+from busproto.errors import BusError, Code
+from busproto.subjects import check_subject, is_reserved
+
+if TYPE_CHECKING:
+    from busd.core.bus import Bus
+
+PAGE: Final = 500
+"""Endpoints in one answer of ``$bus.list`` unless the request asks for fewer: about 250 KiB."""
+
+
+class Request:
+    """The map that a caller sent, read field by field with an error that names the field."""
+
+    __slots__ = ("_fields", "_subject")
+
+    def __init__(self, subject: str, value: Any) -> None:
+        """Raises BusError 2008 unless ``value`` is a map or None."""
+        self._subject = subject
+        if value is not None and not isinstance(value, dict):
+            raise self.error("the request must be a map")
+        self._fields: dict[Any, Any] = value or {}
+
+    def error(self, reason: str) -> BusError:
+        """The error for a request that is not valid because of ``reason``."""
+        return BusError(Code.REQUEST_INVALID, subject=self._subject, reason=reason)
+
+    def text(self, field: str) -> str:
+        """The string ``field``, which must be there."""
+        value = self._fields.get(field)
+        if not isinstance(value, str):
+            raise self.error(f"{field} must be a string")
+        return value
+
+    def optional_text(self, field: str) -> str | None:
+        """The string ``field``, or None if it is not there."""
+        return None if self._fields.get(field) is None else self.text(field)
+
+    def flag(self, field: str) -> bool:
+        """The boolean ``field``; False if it is not there."""
+        value = self._fields.get(field, False)
+        if not isinstance(value, bool):
+            raise self.error(f"{field} must be true or false")
+        return value
+
+    def count(self, field: str, limit: int) -> int:
+        """The integer ``field`` from 1 to ``limit``; ``limit`` if it is not there."""
+        value = self._fields.get(field, limit)
+        if type(value) is not int or not 1 <= value <= limit:
+            raise self.error(f"{field} must be an integer from 1 to {limit}")
+        return value
+
+
+def ping(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """Answers anything with who asked and where it got to."""
+    return {"endpoint": session.name, "node": bus.node}
+
+
+def list_endpoints(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """A page of the census, and on request those that left."""
+    fields = Request("$bus.list", request)
+    departed = fields.flag("departed")
+    page, following = bus.census.after(fields.optional_text("after"), fields.count("limit", PAGE))
+    return {
+        "endpoints": [endpoint.describe(now) for endpoint in page],
+        "next": following,
+        "departed": bus.census.departed(now) if departed else [],
+        "refused": bus.census.refused(now) if departed else [],
+    }
+
+
+def inspect(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """Everything about one endpoint."""
+    fields = Request("$bus.inspect", request)
+    name = fields.text("endpoint")
+    endpoint = bus.census.find(name)
+    if endpoint is None:
+        raise fields.error(f"no endpoint is called {name[:80]!a}")
+    return endpoint.inspect(now)
+
+
+def stats(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """The counters of the whole broker; keys of two parts are joined with a slash."""
+    return {
+        "node": bus.node,
+        "broker": bus.software,
+        "seconds": now - bus.started,
+        **{name: _flat(value) for name, value in asdict(bus.statistics()).items()},
+    }
+
+
+def explain(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """Where a subject would go in the asker's space, by which pattern, and why. Delivers nothing."""
+    fields = Request("$bus.explain", request)
+    subject = fields.text("subject")
+    verb = fields.optional_text("verb") or "publish"
+    check_subject(subject)
+    space = session.space
+    if verb == "publish":
+        outcome = _explain_publish(space, subject)
+    elif verb == "call":
+        outcome = _explain_call(bus, space, subject)
+    else:
+        raise fields.error("verb must be publish or call")
+    return {"subject": subject, "verb": verb, "tenant": space.tenant, **outcome}
+
+
+SERVICES: Final[dict[str, Callable[["Bus", Session, Any, float], dict[str, Any]]]] = {
+    "$bus.ping": ping,
+    "$bus.list": list_endpoints,
+    "$bus.inspect": inspect,
+    "$bus.stats": stats,
+    "$bus.explain": explain,
+}
+"""What answers each subject."""
+
+
+def _explain_publish(space: Space, subject: str) -> dict[str, Any]:
+    receivers = [
+        {
+            "endpoint": subscription.session.name,
+            "pattern": subscription.pattern,
+            "subscription": subscription.id,
+            "latest": subscription.latest,
+            "queued_messages": subscription.session.outbox.messages,
+        }
+        for subscription in space.subscriptions_to(subject)
+    ]
+    if is_reserved(subject):
+        reason = "only the broker publishes under $bus."
+    elif not receivers:
+        reason = "no subscription matches: it would reach nobody"
+    else:
+        endpoints = len({receiver["endpoint"] for receiver in receivers})
+        reason = f"{len(receivers)} matching subscriptions of {endpoints} endpoints"
+    return {"receivers": receivers, "groups": [], "reason": reason}
+
+
+def _explain_call(bus: "Bus", space: Space, subject: str) -> dict[str, Any]:
+    groups = [
+        {
+            "pattern": group.pattern,
+            "group": group.name,
+            "members": [
+                {"endpoint": service.session.name, "outstanding": service.outstanding} for service in group.services()
+            ],
+        }
+        for group in space.groups_for(subject)
+    ]
+    if subject in SERVICES:
+        reason = "the broker answers this itself"
+    elif is_reserved(subject):
+        reason = "the broker has no such service"
+    elif not groups:
+        reason = "nobody serves it: the call would end as no-responders"
+    else:
+        chosen = space.group(subject)
+        assert chosen is not None
+        reason = (
+            f"{chosen.pattern} is the most specific pattern that matches; "
+            f"{chosen.choose().session.name} has the fewest calls outstanding in its group"
+        )
+    return {"receivers": [], "groups": groups, "reason": reason}
+
+
+def _flat(value: Any) -> Any:
+    """``value`` with keys that every msgpack reader can hold."""
+    if isinstance(value, dict):
+        return {"/".join(map(str, key)) if isinstance(key, tuple) else str(key): _flat(v) for key, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,156 @@
+"""One connection as the core sees it: who it is, where it stands, what it holds."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from busd.core.outbox import Outbox, OutboxStatistics
+from busd.core.principal import Principal
+from busd.core.quotas import Account
+from busd.core.reasons import Departure
+from busd.core.states import TRANSITIONS, State
+from busproto.envelope import Kind
+
+if TYPE_CHECKING:
+    from busd.core.call import Call
+    from busd.core.service import Service
+    from busd.core.space import Space
+    from busd.core.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """One endpoint's figures, as ``$bus.inspect`` shows them."""
+
+    received_messages: int
+    """Envelopes it sent."""
+    received_bytes: int
+    """Bytes of their frames."""
+    outbox: OutboxStatistics
+    """What waits for it and what went out."""
+    charges: dict[str, dict[str, int]]
+    """Used and limit of each counted quota."""
+
+
+class Session:
+    """State of one connection. Only the core writes it; `link` belongs to whoever attached it."""
+
+    __slots__ = (
+        "account",
+        "attached_at",
+        "calls",
+        "claims",
+        "departure",
+        "error",
+        "handshake_slot",
+        "held",
+        "link",
+        "name",
+        "origin",
+        "outbox",
+        "principal",
+        "received_bytes",
+        "received_messages",
+        "services",
+        "space",
+        "state",
+        "subscriptions",
+    )
+
+    def __init__(self, principal: Principal, space: "Space", account: Account, now: float, link: object) -> None:
+        self.principal = principal
+        self.space = space
+        self.outbox: Outbox
+        self.account = account
+        self.link = link
+        self.attached_at = now
+        self.state = State.OPENING
+        self.name = ""
+        """The endpoint's name, once it has said hello."""
+        self.claims: dict[str, Any] = {}
+        """Its manifest: what it says of itself. Shown, never used for a decision."""
+        self.origin = b""
+        """The origin envelope that goes before whatever it sends."""
+        self.subscriptions: dict[int, Subscription] = {}
+        self.services: dict[int, Service] = {}
+        self.calls: dict[int, Call] = {}
+        """Calls in flight that it made, by its own id for them."""
+        self.held: dict[int, Call] = {}
+        """Calls that it was given and has not finished, by the broker's number for them."""
+        self.received_messages = 0
+        self.received_bytes = 0
+        self.departure: Departure | None = None
+        """Why it ends, once that is known."""
+        self.error: dict[str, Any] | None = None
+        """The error body that goes with it."""
+        self.handshake_slot: int | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Whether the session is over: send what waits, then close the connection and detach."""
+        return self.state is State.CLOSING
+
+    def uses(self, id: int) -> bool:
+        """Whether a request of this endpoint with this id still stands."""
+        return id in self.calls or id in self.subscriptions or id in self.services
+
+    def may_send(self, kind: int) -> bool:
+        """Whether the table of states lets this session send ``kind`` now."""
+        return kind in TRANSITIONS[self.state]
+
+    def advance(self, kind: int) -> None:
+        """Go to the state that follows ``kind``, which must be allowed."""
+        self.state = TRANSITIONS[self.state][kind]
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """One row of ``$bus.list``: identity, claims, and how much it holds."""
+        return {
+            "endpoint": self.name,
+            "state": str(self.state),
+            "principal": self.principal.describe(),
+            "claims": self.claims,
+            "seconds": now - self.attached_at,
+            "subscriptions": len(self.subscriptions),
+            "serves": sorted({service.pattern for service in self.services.values()}),
+            "calls": len(self.calls),
+            "held_calls": len(self.held),
+            "queued_messages": self.outbox.messages,
+            "queued_bytes": self.outbox.bytes,
+            "lost_messages": self.outbox.lost,
+        }
+
+    def statistics(self) -> SessionStatistics:
+        """Figures of this session."""
+        return SessionStatistics(
+            received_messages=self.received_messages,
+            received_bytes=self.received_bytes,
+            outbox=self.outbox.statistics(),
+            charges=self.account.describe(),
+        )
+
+    def inspect(self, now: float) -> dict[str, Any]:
+        """Everything about this endpoint, as ``$bus.inspect`` shows it."""
+        return {
+            **self.describe(now),
+            "subscriptions": [
+                {"id": s.id, "pattern": s.pattern, "latest": s.latest, "lost_unreported": s.lost}
+                for s in self.subscriptions.values()
+            ],
+            "serves": [
+                {"id": s.id, "pattern": s.pattern, "group": s.group.name, "outstanding": s.outstanding}
+                for s in self.services.values()
+            ],
+            "calls": [
+                {"id": id, "subject": call.subject, "responder": call.responder.name, "seconds": now - call.started}
+                for id, call in self.calls.items()
+            ],
+            "held_calls": [
+                {"subject": call.subject, "caller": call.caller.name if call.caller else None}
+                for call in self.held.values()
+            ],
+            "statistics": asdict(self.statistics()),
+        }
+
+
+def may_publish(state: State) -> bool:
+    """Whether a session in ``state`` may publish: asked once per frame, not once per message."""
+    return Kind.PUBLISH in TRANSITIONS[state]

@@ -1,0 +1,64 @@
+"""What the bus knows of its own work: frozen figures that metrics, `$bus.stats` and the command line read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramStatistics:
+    """Observed durations, in cumulative buckets as Prometheus has them."""
+
+    bounds: tuple[float, ...]
+    """Upper bounds in seconds, ascending; the last bucket, +Inf, is ``count``."""
+    counts: tuple[int, ...]
+    """Observations at or below each bound."""
+    count: int
+    """All observations."""
+    sum: float
+    """Their sum in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """The whole broker. Counters only grow; they belong to the broker and survive the endpoints that caused them."""
+
+    endpoints: Mapping[str, int]
+    """Attached endpoints, by boundary."""
+    subscriptions: int
+    """Standing subscriptions."""
+    services: int
+    """Standing offers to serve."""
+    calls_in_flight: int
+    """Calls without a final reply."""
+    held_calls: int
+    """Calls that responders hold, those nobody waits for any more included."""
+    queued_messages: int
+    """Envelopes waiting in outboxes."""
+    queued_bytes: int
+    """Their bytes."""
+    received_messages: Mapping[str, int]
+    """Envelopes received, by boundary."""
+    received_bytes: Mapping[str, int]
+    """Bytes of the frames received, by boundary."""
+    delivered_messages: Mapping[str, int]
+    """Envelopes handed to the transport, by boundary of the receiver."""
+    delivered_bytes: Mapping[str, int]
+    """Bytes handed to the transport, by boundary of the receiver."""
+    dropped_messages: Mapping[tuple[str, str], int]
+    """Messages lost, by boundary of the receiver and reason (``Drop``)."""
+    departures: Mapping[tuple[str, str], int]
+    """Endpoints gone, by boundary and reason (``Departure``)."""
+    calls: Mapping[str, int]
+    """Calls ended, by outcome."""
+    refusals: Mapping[str, int]
+    """Envelopes refused, by name of the error."""
+    quota_rejections: Mapping[str, int]
+    """Requests refused because a quota was used up, by quota."""
+    skipped_envelopes: int
+    """Envelopes of unknown kinds that may be skipped."""
+    route_cache_entries: int
+    """Subjects whose receivers are known without a look-up."""
+    route_cache_misses: int
+    """Subjects whose receivers had to be looked up."""
+    call_seconds: HistogramStatistics
+    """From a call's arrival to its final reply."""

@@ -1,0 +1,169 @@
+"""One connection on a local stream: ZMTP on an asyncio transport, frames to and from the pump."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+from busd.core.session import Session
+from busd.edge.pump import Pump
+from busproto.limits import BATCH_BYTES, FRAME_BYTES
+from busproto.zmtp import ZmtpConnection, ZmtpError, frame_header
+
+PEERS: Final = frozenset({"DEALER"})
+"""ZeroMQ socket types that may attach: the one that can send and receive at any time."""
+
+WRITE_HIGH_WATER: Final = 4 * BATCH_BYTES
+"""Bytes that the transport may hold. What is beyond waits in the outbox, where it is charged and can be conflated."""
+
+LINGER_SECONDS: Final = 1.0
+"""How long a session that is over may take to read its bye before the connection is cut."""
+
+
+class Connection(asyncio.Protocol):
+    """A peer's connection, from before its first word to its end."""
+
+    __slots__ = ("_closed", "_paused", "_pump", "_reader", "_transport", "_zmtp", "session")
+
+    def __init__(self, pump: Pump, closed: "Callable[[Connection], None]") -> None:
+        """``closed`` is told when the connection is gone."""
+        self._pump = pump
+        self._closed = closed
+        self._zmtp = ZmtpConnection("server", socket_type="ROUTER", peers=PEERS, max_frame=FRAME_BYTES)
+        self._transport: asyncio.Transport | None = None
+        self._reader: _LargeFrameReader | None = None
+        self._paused = False
+        self.session: Session
+        """Its session in the bus; set by whoever attaches it."""
+
+    @property
+    def stage(self) -> str:
+        """How far the handshake has come: greeting, ready, open."""
+        return self._zmtp.stage
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a frame of which only a part has come."""
+        return self._zmtp.held_bytes
+
+    def flush(self) -> None:
+        """Write what waits for the session, as far as the peer takes it; close when the session is over."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        session = self.session
+        if self._zmtp.ready:
+            take = self._pump.bus.take
+            while not self._paused and (parts := take(session)):
+                size = sum(map(len, parts))
+                if size <= BATCH_BYTES:
+                    transport.write(b"".join((frame_header(size), *parts)))
+                else:
+                    transport.writelines((frame_header(size), *parts))
+            if self._paused and session.outbox and not session.closing:
+                return
+        if session.closing:
+            self._close(transport)
+
+    def abort(self) -> None:
+        """Cut the connection; what waits is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- the transport's side -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(WRITE_HIGH_WATER)
+        self._transport.write(self._zmtp.data_to_send())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pump.detach(self.session)
+        self._closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._zmtp.receive(data)
+        except ZmtpError as error:
+            self._receive(list(error.frames))
+            self._write_zmtp()
+            self._pump.refuse(self.session, error)
+            return
+        self._receive(frames)
+        self._write_zmtp()
+        if self._zmtp.held_bytes and self._zmtp.get_buffer() is not None:
+            self._read_large_frame()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.flush()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _receive(self, frames: list[bytes]) -> None:
+        receive = self._pump.receive
+        for frame in frames:
+            receive(self.session, frame)
+
+    def _write_zmtp(self) -> None:
+        """Send what ZMTP itself has to say: READY, PONG, ERROR."""
+        data = self._zmtp.data_to_send()
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        transport.close()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
+
+    def _read_large_frame(self) -> None:
+        """Until the frame is complete, have the transport read into its memory: its bytes are not copied on the way."""
+        if self._reader is None and self._transport is not None and not self._transport.is_closing():
+            self._reader = _LargeFrameReader(self, self._zmtp)
+            self._switch(self._reader)
+
+    def finish_large_frame(self, frames: list[bytes]) -> None:
+        """The large frame is complete (``frames`` holds it): read as usual again."""
+        self._reader = None
+        self._switch(self)
+        self._receive(frames)
+
+    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        # uvloop looks at what kind of protocol it has only when it starts to read.
+        transport.pause_reading()
+        transport.set_protocol(protocol)
+        transport.resume_reading()
+
+
+class _LargeFrameReader(asyncio.BufferedProtocol):
+    """Stands in for a connection while a large frame comes in."""
+
+    __slots__ = ("_connection", "_zmtp")
+
+    def __init__(self, connection: Connection, zmtp: ZmtpConnection) -> None:
+        self._connection = connection
+        self._zmtp = zmtp
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        buffer = self._zmtp.get_buffer()
+        assert buffer is not None
+        return buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        frames = self._zmtp.buffer_updated(nbytes)
+        if frames:
+            self._connection.finish_large_frame(frames)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)

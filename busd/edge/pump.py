@@ -1,0 +1,102 @@
+"""Moves frames between connections and the bus, one write per receiver and loop turn.
+
+Everything that arrives in one turn of the event loop goes into the bus at once; what that makes ready is written at the
+end of the turn. So messages that arrive together leave together, in one frame and one system call, without any timer:
+batches grow with the load and a lone message is not delayed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from busd.core.bus import Bus
+from busd.core.reasons import Departure
+from busd.core.session import Session
+from busproto.errors import BusError
+
+clock: Final[Callable[[], float]] = time.monotonic
+"""The bus's clock. The same one as asyncio's and uvloop's own, but finer than uvloop's millisecond."""
+
+
+class Link(Protocol):
+    """What the pump needs of a connection."""
+
+    def flush(self) -> None:
+        """Write what waits for the session, as far as the peer takes it; close when the session is over."""
+
+
+class Pump:
+    """One bus and one event loop."""
+
+    __slots__ = ("_due", "_finished", "_loop", "_scheduled", "_timer", "bus")
+
+    def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop) -> None:
+        self.bus = bus
+        self._loop = loop
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = float("inf")
+        self._finished: asyncio.Event | None = None
+
+    def receive(self, session: Session, frame: bytes) -> None:
+        """``session`` sent ``frame``."""
+        self.bus.receive(session, frame, clock())
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def refuse(self, session: Session, error: BusError) -> None:
+        """``session`` broke a rule below the envelopes."""
+        self.bus.refuse(session, error, Departure.PROTOCOL_ERROR, clock())
+        self.wake()
+
+    def detach(self, session: Session) -> None:
+        """The connection of ``session`` is gone."""
+        self.bus.detach(session, clock())
+        self.wake()
+
+    def wake(self) -> None:
+        """Something other than a frame changed the bus: write what is ready in this turn, and watch its deadlines."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    async def finish_calls(self, seconds: float) -> None:
+        """Wait until no caller waits for a reply any more, at most ``seconds``."""
+        self._finished = asyncio.Event()
+        self.wake()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._finished.wait()
+        except TimeoutError:
+            pass
+
+    def stop(self) -> None:
+        """Watch no more deadlines."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        for session in self.bus.ready():
+            link: Link = session.link  # type: ignore[assignment]
+            link.flush()
+        if self._finished is not None and not self.bus.calls_in_flight:
+            self._finished.set()
+        deadline = self.bus.next_deadline()
+        if deadline is not None and deadline < self._due:
+            self._arm(deadline)
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - clock()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._due = float("inf")
+        self.bus.expire(clock())
+        self._flush()
