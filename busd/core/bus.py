@@ -35,6 +35,9 @@ RUN_MESSAGES: Final = 8192
 BROKER: Final = "$bus"
 """The endpoint that the broker itself is, in origins."""
 
+_REQUESTS: Final = frozenset({Kind.SUBSCRIBE, Kind.UNSUBSCRIBE, Kind.SERVE, Kind.UNSERVE, Kind.CALL})
+"""Kinds whose first field is an id of the sender's own choice."""
+
 _Handler = Callable[[Session, list[Any], bytes, int, int, float], None]
 
 
@@ -284,6 +287,10 @@ class Bus:
             self._end(session, error, Departure.PROTOCOL_ERROR, now)
             return
         session.advance(kind)
+        if kind in _REQUESTS and session.uses(message[1]):
+            # Not by a reply: that would be taken for the answer to the request that has the id.
+            self._refuse(session, None, BusError(Code.ID_IN_USE, id=message[1]))
+            return
         self._handlers[kind](session, message, frame, start, end, now)
 
     def _hello(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
@@ -318,7 +325,6 @@ class Bus:
     def _subscribe(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         _, id, pattern, options = message[:4]
         try:
-            self._check_new(session, id)
             check_pattern(pattern)
             latest = _options(options, latest=False)["latest"]
             if not isinstance(latest, bool):
@@ -346,7 +352,6 @@ class Bus:
     def _serve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         _, id, pattern, options = message[:4]
         try:
-            self._check_new(session, id)
             check_pattern(pattern)
             if is_reserved(pattern):
                 raise BusError(Code.SUBJECT_RESERVED, subject=pattern)
@@ -376,9 +381,6 @@ class Bus:
 
     def _call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         id, subject = message[1], message[2]
-        if session.uses(id):
-            self._refuse(session, id, BusError(Code.ID_IN_USE, id=id))
-            return
         if subject not in session.space.groups.decisions:
             try:
                 check_subject(subject)
@@ -441,10 +443,6 @@ class Bus:
         if space is None:
             space = self._spaces[tenant] = Space(tenant, self.quotas.route_cache)
         return space
-
-    def _check_new(self, session: Session, id: int) -> None:
-        if session.uses(id):
-            raise BusError(Code.ID_IN_USE, id=id)
 
     def _accept(self, session: Session, id: int) -> None:
         session.outbox.put_control(self._origin, envelope.reply(id, Status.OK, None, _NIL))

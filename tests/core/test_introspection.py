@@ -1,0 +1,126 @@
+"""What the broker says of itself under $bus."""
+
+from busproto import envelope
+from busproto.envelope import Status
+from tests.core.peer import World, error_of
+
+
+def test_ping_answers_who_asked() -> None:
+    peer = World().peer()
+    assert peer.ask("$bus.ping", {"anything": 1}) == {"endpoint": peer.name, "node": "test"}
+
+
+def test_list_keeps_claims_apart_from_proof() -> None:
+    world = World()
+    peer = world.peer(component="c", owner="o", purpose="p")
+    world.advance(5.0)
+    (row,) = peer.ask("$bus.list")["endpoints"]
+    assert row["claims"] == {"component": "c", "owner": "o", "purpose": "p"}
+    assert row["principal"]["uid"] == 1000
+    assert row["seconds"] == 5.0
+
+
+def test_list_comes_in_pages_that_miss_nobody() -> None:
+    world = World()
+    peers = [world.peer() for _ in range(25)]
+    names: list[str] = []
+    after = None
+    while True:
+        page = peers[0].ask("$bus.list", {"after": after, "limit": 10})
+        names += [row["endpoint"] for row in page["endpoints"]]
+        if (after := page["next"]) is None:
+            break
+        if after == "host-10":
+            peers[9].leave()
+    assert names == [f"host-{number}" for number in range(1, 26)]
+
+
+def test_departed_are_told_with_reason_and_age() -> None:
+    world = World()
+    peer, gone = world.peer(), world.peer(component="short")
+    gone.leave()
+    world.advance(3.0)
+    assert peer.ask("$bus.list")["departed"] == []
+    (row,) = peer.ask("$bus.list", {"departed": True})["departed"]
+    assert (row["endpoint"], row["reason"], row["ago"]) == (gone.name, "connection-lost", 3.0)
+    assert row["claims"] == {"component": "short"}
+
+
+def test_inspect_shows_what_an_endpoint_holds() -> None:
+    world = World()
+    peer, other = world.peer(), world.peer()
+    subscription = other.subscribe("a.>", latest=True)
+    service = other.serve("work", group="g")
+    peer.call("work")
+    told = peer.ask("$bus.inspect", {"endpoint": other.name})
+    assert told["subscriptions"] == [{"id": subscription, "pattern": "a.>", "latest": True, "lost_unreported": 0}]
+    assert told["serves"] == [{"id": service, "pattern": "work", "group": "g", "outstanding": 1}]
+    assert told["held_calls"] == [{"subject": "work", "caller": peer.name}]
+    assert told["statistics"]["charges"]["subscriptions"] == {"used": 1, "limit": 1024}
+    own = peer.ask("$bus.inspect", {"endpoint": peer.name})
+    assert own["calls"][0]["responder"] == other.name
+
+
+def test_stats_are_the_counters() -> None:
+    world = World()
+    peer = world.peer()
+    peer.publish("a")
+    peer.leave()
+    peer = world.peer()
+    told = peer.ask("$bus.stats")
+    assert told["endpoints"] == {"guest": 0, "host": 1, "soc": 0}
+    assert told["departures"] == {"host/connection-lost": 1}
+    assert told["node"] == "test"
+
+
+def test_explain_publish_names_receivers_and_patterns() -> None:
+    world = World()
+    peer, other = world.peer(), world.peer()
+    other.subscribe("a.*")
+    other.subscribe(">")
+    told = peer.ask("$bus.explain", {"subject": "a.b"})
+    assert {(row["endpoint"], row["pattern"]) for row in told["receivers"]} == {(other.name, "a.*"), (other.name, ">")}
+    assert told["reason"] == "2 matching subscriptions of 1 endpoints"
+    assert "nobody" in peer.ask("$bus.explain", {"subject": "x.y", "verb": "call"})["reason"]
+    assert other.take() == []
+
+
+def test_explain_call_names_the_group_that_gets_it() -> None:
+    world = World()
+    peer, exact, wild = world.peer(), world.peer(), world.peer()
+    exact.serve("a.b")
+    wild.serve("a.>")
+    told = peer.ask("$bus.explain", {"subject": "a.b", "verb": "call"})
+    assert [group["pattern"] for group in told["groups"]] == ["a.b", "a.>"]
+    assert exact.name in told["reason"]
+    assert "itself" in peer.ask("$bus.explain", {"subject": "$bus.list", "verb": "call"})["reason"]
+
+
+def test_bad_requests_name_the_field() -> None:
+    world = World()
+    peer = world.peer()
+    for subject, request, word in (
+        ("$bus.list", {"departed": "yes"}, "departed"),
+        ("$bus.list", {"limit": 0}, "limit"),
+        ("$bus.list", {"limit": True}, "limit"),
+        ("$bus.list", {"after": 7}, "after"),
+        ("$bus.list", [1], "map"),
+        ("$bus.inspect", {}, "endpoint"),
+        ("$bus.inspect", {"endpoint": "host-99"}, "host-99"),
+        ("$bus.explain", {"subject": "a..b"}, "empty"),
+        ("$bus.explain", {"subject": "a", "verb": "sing"}, "verb"),
+    ):
+        told = peer.ask(subject, request)
+        assert word in told["text"], (subject, request, told)
+
+
+def test_undecodable_request_is_an_error_reply() -> None:
+    peer = World().peer()
+    reply = peer.request(envelope.call(1, "$bus.list", 100, None, b"\xc1"), 1)
+    assert reply[2] == Status.ERROR
+    assert error_of(reply)["code"] == 6002
+
+
+def test_unknown_service_has_no_responders() -> None:
+    peer = World().peer()
+    assert peer.request(envelope.call(1, "$bus.nothing", 100, None, b""), 1)[2] == Status.NO_RESPONDERS

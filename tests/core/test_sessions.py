@@ -1,0 +1,293 @@
+"""A session's life: the table of states, hello, bounds on what it holds, and how it ends."""
+
+from typing import Any
+
+import pytest
+
+from busd.core.reasons import Departure
+from busd.core.states import TRANSITIONS, State
+from busproto import envelope
+from busproto.envelope import KIND_NAMES, Kind, Status
+from busproto.errors import BusError, Code
+from tests.core.peer import HOST, Peer, World, error_of
+
+EXAMPLES: dict[int, bytes] = {
+    Kind.HELLO: envelope.hello({}),
+    Kind.WELCOME: envelope.welcome(1, "host-9", {}),
+    Kind.PUBLISH: envelope.publish("a", None, b""),
+    Kind.SUBSCRIBE: envelope.subscribe(1, "a", {}),
+    Kind.UNSUBSCRIBE: envelope.unsubscribe(2, 1),
+    Kind.SERVE: envelope.serve(3, "a", {}),
+    Kind.UNSERVE: envelope.unserve(4, 3),
+    Kind.CALL: envelope.call(5, "b", 1, None, b""),
+    Kind.REPLY: envelope.reply(6, 0, None, b""),
+    Kind.CANCEL: envelope.cancel(7),
+    Kind.PING: envelope.ping(8),
+    Kind.PONG: envelope.pong(8),
+    Kind.DRAIN: envelope.drain(0),
+    Kind.BYE: envelope.bye(None),
+    Kind.ORIGIN: envelope.origin("e", "host", "node", "host", 0),
+    Kind.GAP: envelope.gap(1, 1, "x"),
+    Kind.ERROR: envelope.error(None, {}),
+}
+
+
+@pytest.mark.parametrize("state", [State.OPENING, State.OPEN, State.DRAINING])
+@pytest.mark.parametrize("kind", sorted(EXAMPLES), ids=KIND_NAMES.get)
+def test_table_of_states_is_what_the_bus_does(state: State, kind: int) -> None:
+    world = World()
+    peer = world.peer(hello=state is not State.OPENING)
+    if state is State.DRAINING:
+        peer.send(envelope.drain(0))
+    assert peer.session.state is state
+    peer.send(EXAMPLES[kind])
+    expected = TRANSITIONS[state].get(kind)
+    assert peer.session.state is (expected or State.CLOSING)
+    if expected is None:
+        bye = peer.take()[-1]
+        assert bye[0] == Kind.BYE
+        assert error_of(bye)["code"] == Code.KIND_UNEXPECTED
+        assert error_of(bye)["fields"] == {"kind": KIND_NAMES[kind], "state": str(state)}
+
+
+def test_every_kind_has_an_example() -> None:
+    assert set(EXAMPLES) == set(KIND_NAMES)
+
+
+def test_welcome_tells_what_the_broker_proved() -> None:
+    world = World()
+    peer = world.peer(hello=False)
+    peer.send(envelope.hello({"component": "c"}, version=7))
+    ((kind, version, name, info),) = peer.take()
+    assert (kind, version, name) == (Kind.WELCOME, 1, "host-1")
+    assert info == {
+        "node": "test",
+        "broker": "busd/test",
+        "boundary": "host",
+        "tenant": "node",
+        "unit": "host",
+        "generation": 0,
+        "max_payload": 16 * 1024 * 1024,
+        "max_frame": 16 * 1024 * 1024 + 64 * 1024,
+    }
+
+
+def test_hello_and_first_requests_in_one_frame() -> None:
+    world = World()
+    peer = world.peer(hello=False)
+    peer.send(envelope.hello({}), envelope.subscribe(1, "a", {}), envelope.publish("a", None, b"x"))
+    assert [message[0] for message in peer.take()] == [Kind.WELCOME, Kind.REPLY, Kind.PUBLISH]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "word"),
+    [
+        ({"component": "Bad Name"}, "component"),
+        ({"owner": ""}, "owner"),
+        ({"component": 7}, "component"),
+        ({"purpose": "x" * 257}, "purpose"),
+        ({"version": 1.0}, "version"),
+        ({"serves": "a.b"}, "serves"),
+        ({"needs": ["a..b"]}, "needs"),
+        ({"publishes": [1]}, "publishes"),
+        ({"serves": ["a"] * 65}, "serves"),
+    ],
+)
+def test_manifest_out_of_bounds_is_refused_naming_the_entry(manifest: dict[str, Any], word: str) -> None:
+    world = World()
+    peer = world.peer(hello=False)
+    peer.send(envelope.hello(manifest))
+    (bye,) = peer.take()
+    assert bye[0] == Kind.BYE
+    assert error_of(bye)["code"] == 1016
+    assert word in error_of(bye)["text"]
+    peer.leave()
+    assert world.statistics().departures == {("host", "refused"): 1}
+
+
+def test_unknown_manifest_entries_are_left_out() -> None:
+    world = World()
+    peer = world.peer(component="c", shoe_size=43)
+    assert peer.session.claims == {"component": "c"}
+
+
+def test_silence_ends_at_the_handshake_deadline() -> None:
+    world = World(handshake_seconds=2.0)
+    peer = world.peer(hello=False)
+    world.advance(1.9)
+    assert not peer.session.closing
+    world.advance(0.2)
+    (bye,) = peer.take()
+    assert error_of(bye)["code"] == 1007
+    peer.leave()
+    row = world.bus.census.refused(world.now)[0]
+    assert row["endpoint"] is None
+    assert row["reason"] == "handshake-timeout"
+
+
+def test_hello_in_time_has_no_deadline_after_it() -> None:
+    world = World()
+    peer = world.peer()
+    world.advance(3600)
+    assert not peer.session.closing
+    assert world.bus.next_deadline() is None
+
+
+def test_no_room_is_refused_with_the_numbers() -> None:
+    world = World(endpoints=2)
+    world.peer()
+    world.peer(hello=False)
+    with pytest.raises(BusError, match="2 of 2"):
+        world.bus.attach(HOST, world.now)
+
+
+def test_malformed_frame_ends_the_session_and_only_it() -> None:
+    world = World()
+    bad, good = world.peer(), world.peer()
+    good.subscribe("a")
+    bad.subscribe("a")
+    bad.send(b"\xc1")
+    assert error_of(bad.take()[-1])["code"] == 1010
+    good.publish("a")
+    assert len(good.take()) == 1
+    bad.publish("a")
+    assert good.take() == []
+
+
+def test_everything_held_is_released_at_the_end() -> None:
+    world = World()
+    peers = [world.peer() for _ in range(4)]
+    for peer in peers:
+        peer.subscribe("a.>")
+        peer.subscribe("b", latest=True)
+        peer.serve("work")
+    for peer in peers:
+        for _ in range(5):
+            peer.call("work")
+        peer.publish("a.b", b"x" * 1000, times=9)
+    for peer in peers:
+        account = peer.session.account
+        peer.leave()
+        assert set(account.used.values()) == {0}
+    statistics = world.statistics()
+    assert statistics.subscriptions == statistics.services == 0
+    assert statistics.calls_in_flight == statistics.held_calls == 0
+    assert statistics.queued_messages == statistics.queued_bytes == 0
+    assert sum(statistics.calls.values()) == 20
+
+
+@pytest.mark.parametrize(
+    ("quota", "request_of"),
+    [
+        ("subscriptions", lambda id: envelope.subscribe(id, f"s.{id}", {})),
+        ("services", lambda id: envelope.serve(id, f"s.{id}", {})),
+    ],
+)
+def test_quota_refusal_names_quota_holder_and_numbers(quota: str, request_of: Any) -> None:
+    world = World(**{quota: 3})
+    peer = world.peer()
+    for id in (1, 2, 3):
+        assert peer.request(request_of(id), id)[2] == Status.OK
+    reply = peer.request(request_of(4), 4)
+    assert reply[2] == Status.ERROR
+    assert error_of(reply)["fields"] == {"quota": quota, "holder": peer.name, "used": 3, "limit": 3}
+    assert world.statistics().quota_rejections == {quota: 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (envelope.subscribe(1, "a..b", {}), 2002),
+        (envelope.subscribe(1, "a", {"lates": True}), 2008),
+        (envelope.subscribe(1, "a", {"latest": 1}), 2008),
+        (envelope.unsubscribe(1, 9), 2005),
+        (envelope.serve(1, "$bus.mine", {}), 2003),
+        (envelope.serve(1, "a.>.b", {}), 2002),
+        (envelope.serve(1, "a", {"group": "No"}), 2008),
+        (envelope.call(1, "a.*", 1000, None, b""), 2001),
+    ],
+)
+def test_bad_request_is_answered_under_its_id(data: bytes, code: int) -> None:
+    world = World()
+    peer = world.peer()
+    reply = peer.request(data, 1)
+    assert reply[2] == Status.ERROR
+    assert error_of(reply)["code"] == code
+    assert not peer.session.closing
+    assert set(peer.session.account.used.values()) == {0}
+
+
+def test_options_that_begin_with_x_are_let_be() -> None:
+    peer = World().peer()
+    assert peer.request(envelope.subscribe(1, "a", {"x-mine": 1}), 1)[2] == Status.OK
+
+
+def test_asking_without_reading_is_cut_off() -> None:
+    world = World(control_bytes=10_000)
+    peer = world.peer()
+    for _ in range(200):
+        peer.send(envelope.ping(1) * 10)
+    assert peer.session.closing
+    assert peer.session.departure is Departure.NOT_READING
+    assert peer.session.outbox.bytes < 20_000
+    assert error_of(peer.take()[-1])["fields"]["quota"] == "control_bytes"
+
+
+def test_ping_is_answered_with_its_token() -> None:
+    peer = World().peer()
+    peer.send(envelope.ping(4_000_000_000))
+    assert peer.take() == [[Kind.PONG, 4_000_000_000]]
+
+
+def test_skippable_kind_is_skipped_and_counted() -> None:
+    world = World()
+    peer = world.peer()
+    peer.send(envelope.pack([64, "new"]), envelope.ping(1))
+    assert peer.take() == [[Kind.PONG, 1]]
+    assert world.statistics().skipped_envelopes == 1
+
+
+def test_payload_above_the_nodes_limit_ends_the_session() -> None:
+    world = World(max_payload=100_000)
+    peer = world.peer()
+    peer.publish("a", b"x" * 100_000)
+    assert not peer.session.closing
+    peer.publish("a", b"x" * 100_001)
+    assert error_of(peer.take()[-1])["fields"] == {"size": 100_001, "limit": 100_000}
+
+
+def test_bye_is_a_departure_as_planned() -> None:
+    world = World()
+    peer = world.peer()
+    peer.send(envelope.bye(None), envelope.ping(1))
+    assert peer.take() == []
+    assert peer.session in world.bus.ready()
+    peer.leave()
+    assert world.statistics().departures == {("host", "bye"): 1}
+
+
+def test_departures_remembered_are_bounded_and_strangers_do_not_push_them_out() -> None:
+    world = World(departures=3)
+    for _ in range(5):
+        world.peer().leave()
+    for _ in range(10):
+        world.peer(hello=False).leave()
+    assert [row["endpoint"] for row in world.bus.census.departed(world.now)] == ["host-5", "host-4", "host-3"]
+    assert len(world.bus.census.refused(world.now)) == 3
+
+
+def test_tenants_cannot_name_each_others_subjects() -> None:
+    from busd.core.principal import Principal
+
+    world = World()
+    acme = Peer(world, Principal("guest", "acme", "vm-1", 1))
+    other = Peer(world, Principal("guest", "other", "vm-2", 1))
+    for peer in (acme, other):
+        peer.send(envelope.hello({}))
+        peer.take()
+        peer.subscribe(">")
+        peer.serve("s")
+    acme.publish("a", b"secret")
+    acme.call("s")
+    assert [message[0] for message in acme.take()] == [Kind.PUBLISH, Kind.CALL]
+    assert other.take() == []
