@@ -16,11 +16,11 @@ from busd.core.deadlines import Deadlines
 from busd.core.introspection import SERVICES
 from busd.core.outbox import Outbox, Part
 from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
-from busd.core.quotas import Account, Quotas
+from busd.core.quotas import Quotas
 from busd.core.reasons import Departure, Drop
-from busd.core.session import Session, may_publish
+from busd.core.session import Session
 from busd.core.space import Plan, Space
-from busd.core.states import State
+from busd.core.states import TRANSITIONS, State
 from busd.core.statistics import BusStatistics
 from busd.core.subscription import Subscription
 from busproto import envelope
@@ -61,7 +61,7 @@ class Bus:
         self._sessions: dict[Session, None] = {}
         self._ready: list[Session] = []
         self._count_drop = {boundary: partial(self._dropped, boundary) for boundary in BOUNDARIES}
-        self._handlers: dict[int, _Handler] = {
+        handlers: dict[int, _Handler] = {
             Kind.HELLO: self._hello,
             Kind.SUBSCRIBE: self._subscribe,
             Kind.UNSUBSCRIBE: self._unsubscribe,
@@ -75,6 +75,11 @@ class Bus:
             Kind.DRAIN: self._drain,
             Kind.BYE: self._bye,
         }
+        self._steps: dict[State, dict[int, tuple[State, _Handler]]] = {
+            state: {kind: (following, handlers[kind]) for kind, following in row.items() if kind != Kind.PUBLISH}
+            for state, row in TRANSITIONS.items()
+        }
+        """What each kind does in each state; publish has a path of its own."""
 
     # -- the seam -----------------------------------------------------------------------------------------------------
 
@@ -87,8 +92,7 @@ class Bus:
             raise BusError(Code.DRAINING, what="connections")
         if len(self._sessions) >= self.quotas.endpoints:
             raise BusError(Code.TOO_MANY_CONNECTIONS, used=len(self._sessions), limit=self.quotas.endpoints)
-        account = Account("this connection", self.quotas)
-        session = Session(principal, self._space(principal.tenant), account, now, link)
+        session = Session(principal, self._space(principal.tenant), self.quotas, now, link)
         session.outbox = Outbox(self.quotas, partial(self._ready.append, session), self._count_drop[principal.boundary])
         self._sessions[session] = None
         session.handshake_slot = self._handshakes.add(session, now + self.quotas.handshake_seconds)
@@ -96,7 +100,7 @@ class Bus:
 
     def receive(self, session: Session, frame: bytes, now: float) -> None:
         """``session`` sent ``frame``. Raises nothing that a peer can cause: a violation ends the session instead."""
-        if session.state is State.CLOSING:
+        if session.closing:
             return
         try:
             envelopes, offsets = self._decoder.decode(frame)
@@ -112,14 +116,16 @@ class Bus:
             self._end(session, excess, Departure.PROTOCOL_ERROR, now)
             return
         plans = session.space.plans.decisions
-        publishing = may_publish(session.state)
+        state: State = session.state
+        steps = self._steps[state]
+        publishing = Kind.PUBLISH in TRANSITIONS[state]
         run: Plan | None = None
         first = 0
         # Messages in a row that go to the same receivers are one run: one slice of the frame, one entry per receiver.
         for index, message in enumerate(envelopes):
+            kind = message[0]
             plan = None
-            publishes = publishing and message[0] == Kind.PUBLISH
-            if publishes:
+            if kind == Kind.PUBLISH and publishing:
                 plan = plans.get(message[1]) or self._plan(session, message[1])
                 if plan is run and index - first < RUN_MESSAGES and (run is None or not run.latest):
                     continue
@@ -128,12 +134,24 @@ class Bus:
                 self._forward(session, run, subject, frame, offsets[first], offsets[index], index - first)
             run = plan
             first = index
-            if publishes:
+            if kind == Kind.PUBLISH and publishing:
                 continue
-            self._handle(session, message, frame, offsets[index], offsets[index + 1], now)
-            if session.closing:
-                return
-            publishing = may_publish(session.state)
+            step = steps.get(kind)
+            if step is None:
+                if not self._skip(session, kind, now):
+                    return
+                continue
+            session.state, handler = step
+            if kind in _REQUESTS and session.uses(message[1]):
+                self._refuse(session, message[1], BusError(Code.ID_IN_USE, id=message[1]))
+                continue
+            handler(session, message, frame, offsets[index], offsets[index + 1], now)
+            if session.state is not state:
+                state = session.state
+                if state is State.CLOSING:
+                    return
+                steps = self._steps[state]
+                publishing = Kind.PUBLISH in TRANSITIONS[state]
         if run is not None:
             subject = envelopes[first][1]
             self._forward(session, run, subject, frame, offsets[first], offsets[-1], len(envelopes) - first)
@@ -277,21 +295,14 @@ class Bus:
 
     # -- one envelope of any other kind -------------------------------------------------------------------------------
 
-    def _handle(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        kind = message[0]
+    def _skip(self, session: Session, kind: int, now: float) -> bool:
+        """Pass over an envelope that the table of states does not have; False if the session ends because of it."""
         if kind in SKIPPABLE:
             self._counters.skipped += 1
-            return
-        if not session.may_send(kind):
-            error = BusError(Code.KIND_UNEXPECTED, kind=KIND_NAMES[kind], state=str(session.state))
-            self._end(session, error, Departure.PROTOCOL_ERROR, now)
-            return
-        session.advance(kind)
-        if kind in _REQUESTS and session.uses(message[1]):
-            # Not by a reply: that would be taken for the answer to the request that has the id.
-            self._refuse(session, None, BusError(Code.ID_IN_USE, id=message[1]))
-            return
-        self._handlers[kind](session, message, frame, start, end, now)
+            return True
+        error = BusError(Code.KIND_UNEXPECTED, kind=KIND_NAMES[kind], state=str(session.state))
+        self._end(session, error, Departure.PROTOCOL_ERROR, now)
+        return False
 
     def _hello(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         try:
@@ -304,7 +315,7 @@ class Bus:
         principal = session.principal
         if session.handshake_slot is not None:
             self._handshakes.remove(session, session.handshake_slot)
-        session.name = session.account.holder = self.census.name(principal.boundary)
+        session.name = self.census.name(principal.boundary)
         session.origin = envelope.origin(
             session.name, principal.boundary, principal.tenant, principal.unit, principal.generation
         )
@@ -329,7 +340,7 @@ class Bus:
             latest = _options(options, latest=False)["latest"]
             if not isinstance(latest, bool):
                 raise BusError(Code.REQUEST_INVALID, subject=pattern, reason="latest must be true or false")
-            session.account.take("subscriptions")
+            self.quotas.check("subscriptions", len(session.subscriptions), session.name)
         except BusError as error:
             self._refuse(session, id, error)
             return
@@ -358,12 +369,8 @@ class Bus:
             group = _options(options, group="default")["group"]
             if (reason := check_name(group)) is not None:
                 raise BusError(Code.REQUEST_INVALID, subject=pattern, reason=f"group {reason}")
-            session.account.take("services")
-            try:
-                session.services[id] = session.space.serve(session, id, pattern, group)
-            except BusError:
-                session.account.give("services")
-                raise
+            self.quotas.check("services", len(session.services), session.name)
+            session.services[id] = session.space.serve(session, id, pattern, group)
         except BusError as error:
             self._refuse(session, id, error)
             return
@@ -376,7 +383,6 @@ class Bus:
             self._refuse(session, id, BusError(Code.ID_UNKNOWN, what="service", id=standing))
             return
         session.space.unserve(service)
-        session.account.give("services")
         self._accept(session, id)
 
     def _call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
@@ -482,7 +488,6 @@ class Bus:
         session.subscriptions.clear()
         for service in session.services.values():
             session.space.unserve(service)
-            session.account.give("services")
         session.services.clear()
         self._calls.drop_session(session, "left", now)
 
@@ -490,7 +495,6 @@ class Bus:
         session = subscription.session
         session.space.unsubscribe(subscription)
         session.outbox.forget(subscription)
-        session.account.give("subscriptions")
 
     def _too_large(self, envelopes: list[list[Any]]) -> BusError | None:
         limit = self.quotas.max_payload

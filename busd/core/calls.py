@@ -53,21 +53,18 @@ class Calls:
             return
         service = group.choose()
         responder = service.session
+        quotas = caller.quotas
         try:
-            caller.account.take("calls")
+            if len(caller.calls) >= quotas.calls:
+                quotas.check("calls", len(caller.calls), caller.name)
+            if len(responder.held) >= responder.quotas.held_calls:
+                responder.quotas.check("held_calls", len(responder.held), responder.name)
         except BusError as error:
-            self._overloaded(caller, id, subject, error)
-            return
-        try:
-            responder.account.take("held_calls")
-        except BusError as error:
-            caller.account.give("calls")
-            self._overloaded(caller, id, subject, error)
+            self._counters.quota_rejections[str(error.fields["quota"])] += 1
+            self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=error.text)
             return
         number = self._next_number()
         if not responder.outbox.put(caller.origin, with_id(frame, start, end, number), 1):
-            caller.account.give("calls")
-            responder.account.give("held_calls")
             reason = f"{responder.name} reads too slowly: its outbox is full"
             self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=reason)
             return
@@ -143,10 +140,6 @@ class Calls:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _overloaded(self, caller: Session, id: int, subject: str, error: BusError) -> None:
-        self._counters.quota_rejections[str(error.fields["quota"])] += 1
-        self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=error.text)
-
     def _next_number(self) -> int:
         number = self._last
         while True:
@@ -169,7 +162,6 @@ class Calls:
         assert caller is not None
         self._deadlines.remove(call, call.slot)
         del caller.calls[call.caller_id]
-        caller.account.give("calls")
         call.caller = None
         self.in_flight -= 1
         self._counters.calls[OUTCOMES[status]] += 1
@@ -182,7 +174,6 @@ class Calls:
         """The responder has finished the call (or is gone): nothing of it is left."""
         del self._held[call.number]
         del call.responder.held[call.number]
-        call.responder.account.give("held_calls")
         call.service.group.finish(call.service)
 
     def _drop(self, responder: Session, reason: Drop) -> None:

@@ -54,8 +54,9 @@ class Outbox:
         "_count_drop",
         "_entries",
         "_gaps",
+        "_limit_bytes",
+        "_limit_messages",
         "_newest",
-        "_quotas",
         "_wake",
         "bytes",
         "conflated",
@@ -69,7 +70,8 @@ class Outbox:
 
     def __init__(self, quotas: Quotas, wake: Callable[[], None], count_drop: Callable[[Drop, int], None]) -> None:
         """``wake`` is called when something waits, ``count_drop`` with a reason and a count at each loss."""
-        self._quotas = quotas
+        self._limit_bytes = quotas.outbox_bytes
+        self._limit_messages = quotas.outbox_messages
         self._wake = wake
         self._count_drop = count_drop
         self._entries: list[Entry] = []
@@ -108,15 +110,17 @@ class Outbox:
 
     def put(self, origin: bytes, data: Part, count: int) -> bool:
         """Queue ``data`` (``count`` messages) from ``origin``; False, and nothing queued, if it does not fit."""
-        if not self._fits(len(data), count):
+        bytes = self.bytes + len(data) + OVERHEAD
+        messages = self.messages + count
+        if bytes > self._limit_bytes or messages > self._limit_messages:
             return False
         if not self._entries:
             self._wake()
         self._entries.append((origin, data, count))
-        self.bytes += len(data) + OVERHEAD
-        self.messages += count
-        if self.bytes > self.peak:
-            self.peak = self.bytes
+        self.bytes = bytes
+        self.messages = messages
+        if bytes > self.peak:
+            self.peak = bytes
         return True
 
     def put_control(self, origin: bytes | None, data: bytes) -> None:
@@ -200,12 +204,10 @@ class Outbox:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _fits(self, length: int, count: int) -> bool:
-        quotas = self._quotas
-        return self.bytes + length + OVERHEAD <= quotas.outbox_bytes and self.messages + count <= quotas.outbox_messages
+        return self.bytes + length + OVERHEAD <= self._limit_bytes and self.messages + count <= self._limit_messages
 
     def _has_drained(self) -> bool:
-        quotas = self._quotas
-        return self.bytes * 2 <= quotas.outbox_bytes and self.messages * 2 <= quotas.outbox_messages
+        return self.bytes * 2 <= self._limit_bytes and self.messages * 2 <= self._limit_messages
 
     def _charge(self, bytes: int, messages: int) -> None:
         self.bytes += bytes
@@ -213,8 +215,7 @@ class Outbox:
         self.peak = max(self.peak, self.bytes)
 
     def _lose(self, count: int, subscriptions: Iterable[Subscription]) -> None:
-        quotas = self._quotas
-        by_bytes = self.bytes * quotas.outbox_messages >= self.messages * quotas.outbox_bytes
+        by_bytes = self.bytes * self._limit_messages >= self.messages * self._limit_bytes
         reason = Drop.OUTBOX_BYTES if by_bytes else Drop.OUTBOX_MESSAGES
         self.lost += count
         self._count_drop(reason, count)

@@ -1,7 +1,6 @@
-"""What one endpoint may hold, and the account of what it does hold."""
+"""What one endpoint may hold."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from busproto.errors import BusError, Code
 from busproto.limits import HANDSHAKE_SECONDS, MIB, PAYLOAD_BYTES
@@ -36,37 +35,8 @@ class Quotas:
     route_cache: int = 16384
     """Subjects of one tenant whose receivers are remembered."""
 
-
-COUNTED: Final = ("subscriptions", "services", "calls", "held_calls")
-"""The quotas that an account keeps; queued bytes and messages are kept by the outbox itself."""
-
-
-class Account:
-    """What one holder holds of each counted quota. Every take has its give; an account that ends is empty."""
-
-    __slots__ = ("_quotas", "holder", "used")
-
-    def __init__(self, holder: str, quotas: Quotas) -> None:
-        self.holder = holder
-        self.used: dict[str, int] = dict.fromkeys(COUNTED, 0)
-        self._quotas = quotas
-
-    def take(self, quota: str) -> None:
-        """Charge one ``quota``. Raises BusError 4001 with quota, holder and numbers when it is used up."""
-        used = self.used[quota]
-        if used >= getattr(self._quotas, quota):
-            raise BusError(Code.QUOTA_EXCEEDED, quota=quota, holder=self.holder, used=used, limit=self.limit(quota))
-        self.used[quota] = used + 1
-
-    def give(self, quota: str) -> None:
-        """Release one ``quota`` that was taken."""
-        assert self.used[quota] > 0, f"{self.holder} released a {quota} it does not hold"
-        self.used[quota] -= 1
-
-    def limit(self, quota: str) -> int:
-        """How many of ``quota`` the holder may have."""
-        return int(getattr(self._quotas, quota))
-
-    def describe(self) -> dict[str, dict[str, int]]:
-        """Used and limit of each quota, as ``$bus.inspect`` shows them."""
-        return {quota: {"used": used, "limit": self.limit(quota)} for quota, used in self.used.items()}
+    def check(self, quota: str, used: int, holder: str) -> None:
+        """Raise BusError 4001, with quota, holder and numbers, if ``holder`` has ``used`` all it may of ``quota``."""
+        limit = getattr(self, quota)
+        if used >= limit:
+            raise BusError(Code.QUOTA_EXCEEDED, quota=quota, holder=holder, used=used, limit=limit)

@@ -37,9 +37,10 @@ class Group:
         self._lowest = 0
 
     def add(self, service: Service) -> None:
-        """Let ``service`` take part."""
+        """Let ``service``, which has no calls yet, take part."""
         self.members += 1
-        self._put(service)
+        self._buckets[0][service] = None
+        self._lowest = 0
 
     def remove(self, service: Service) -> bool:
         """``service`` takes no more calls; those it has are its own. False if it was not a member."""
@@ -63,21 +64,19 @@ class Group:
 
     def start(self, service: Service) -> None:
         """``service`` was given a call."""
-        del self._buckets[service.outstanding][service]
+        buckets = self._buckets
+        del buckets[service.outstanding][service]
         service.outstanding += 1
-        self._put(service)
+        if service.outstanding == len(buckets):
+            buckets.append({})
+        buckets[service.outstanding][service] = None
 
     def finish(self, service: Service) -> None:
         """``service`` has finished a call. It may have left the group since it was given."""
         bucket = self._buckets[service.outstanding]
-        stays = service in bucket
         service.outstanding -= 1
-        if stays:
+        if service in bucket:
             del bucket[service]
-            self._put(service)
-
-    def _put(self, service: Service) -> None:
-        while len(self._buckets) <= service.outstanding:
-            self._buckets.append({})
-        self._buckets[service.outstanding][service] = None
-        self._lowest = min(self._lowest, service.outstanding)
+            self._buckets[service.outstanding][service] = None
+            if service.outstanding < self._lowest:
+                self._lowest = service.outstanding

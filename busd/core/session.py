@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from busd.core.outbox import Outbox, OutboxStatistics
 from busd.core.principal import Principal
-from busd.core.quotas import Account
+from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
-from busd.core.states import TRANSITIONS, State
-from busproto.envelope import Kind
+from busd.core.states import State
 
 if TYPE_CHECKING:
     from busd.core.call import Call
@@ -35,7 +34,6 @@ class Session:
     """State of one connection. Only the core writes it; `link` belongs to whoever attached it."""
 
     __slots__ = (
-        "account",
         "attached_at",
         "calls",
         "claims",
@@ -48,6 +46,7 @@ class Session:
         "origin",
         "outbox",
         "principal",
+        "quotas",
         "received_bytes",
         "received_messages",
         "services",
@@ -56,11 +55,11 @@ class Session:
         "subscriptions",
     )
 
-    def __init__(self, principal: Principal, space: "Space", account: Account, now: float, link: object) -> None:
+    def __init__(self, principal: Principal, space: "Space", quotas: Quotas, now: float, link: object) -> None:
         self.principal = principal
         self.space = space
         self.outbox: Outbox
-        self.account = account
+        self.quotas = quotas
         self.link = link
         self.attached_at = now
         self.state = State.OPENING
@@ -93,13 +92,14 @@ class Session:
         """Whether a request of this endpoint with this id still stands."""
         return id in self.calls or id in self.subscriptions or id in self.services
 
-    def may_send(self, kind: int) -> bool:
-        """Whether the table of states lets this session send ``kind`` now."""
-        return kind in TRANSITIONS[self.state]
-
-    def advance(self, kind: int) -> None:
-        """Go to the state that follows ``kind``, which must be allowed."""
-        self.state = TRANSITIONS[self.state][kind]
+    def charges(self) -> dict[str, int]:
+        """How much of each counted quota it holds. What it holds is its account: none can be forgotten in it."""
+        return {
+            "subscriptions": len(self.subscriptions),
+            "services": len(self.services),
+            "calls": len(self.calls),
+            "held_calls": len(self.held),
+        }
 
     def describe(self, now: float) -> dict[str, Any]:
         """One row of ``$bus.list``: identity, claims, and how much it holds."""
@@ -124,7 +124,9 @@ class Session:
             received_messages=self.received_messages,
             received_bytes=self.received_bytes,
             outbox=self.outbox.statistics(),
-            charges=self.account.describe(),
+            charges={
+                quota: {"used": used, "limit": getattr(self.quotas, quota)} for quota, used in self.charges().items()
+            },
         )
 
     def inspect(self, now: float) -> dict[str, Any]:
@@ -149,8 +151,3 @@ class Session:
             ],
             "statistics": asdict(self.statistics()),
         }
-
-
-def may_publish(state: State) -> bool:
-    """Whether a session in ``state`` may publish: asked once per frame, not once per message."""
-    return Kind.PUBLISH in TRANSITIONS[state]

@@ -166,9 +166,8 @@ def test_everything_held_is_released_at_the_end() -> None:
             peer.call("work")
         peer.publish("a.b", b"x" * 1000, times=9)
     for peer in peers:
-        account = peer.session.account
         peer.leave()
-        assert set(account.used.values()) == {0}
+        assert set(peer.session.charges().values()) == {0}
     statistics = world.statistics()
     assert statistics.subscriptions == statistics.services == 0
     assert statistics.calls_in_flight == statistics.held_calls == 0
@@ -214,7 +213,7 @@ def test_bad_request_is_answered_under_its_id(data: bytes, code: int) -> None:
     assert reply[2] == Status.ERROR
     assert error_of(reply)["code"] == code
     assert not peer.session.closing
-    assert set(peer.session.account.used.values()) == {0}
+    assert set(peer.session.charges().values()) == {0}
 
 
 def test_options_that_begin_with_x_are_let_be() -> None:
