@@ -1,9 +1,13 @@
 """What one endpoint may hold."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from busproto.errors import BusError, Code
 from busproto.limits import HANDSHAKE_SECONDS, MIB, PAYLOAD_BYTES
+
+COUNTED: Final = ("subscriptions", "services", "calls", "held_calls")
+"""The quotas whose use up is an answer to a request: labels of metrics."""
 
 
 @dataclass(frozen=True, slots=True)

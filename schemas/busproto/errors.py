@@ -81,7 +81,9 @@ class BusError(Exception):
         code = body.get("code")
         fields = body.get("fields")
         error = cls.__new__(cls)
-        BusError.__init__(error, code if type(code) is int else Code.INTERNAL)
+        if not isinstance(code, int) or isinstance(code, bool):  # a Code, if the body was never on the wire, is an int
+            code = Code.INTERNAL
+        BusError.__init__(error, int(code))
         if isinstance(fields, Mapping):
             error.fields = {str(key): value for key, value in fields.items()}
         for attribute, kind in (("name", str), ("text", str), ("retryable", bool)):
