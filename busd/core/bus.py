@@ -13,21 +13,20 @@ from busd.core.calls import Calls
 from busd.core.census import Census, check_claims
 from busd.core.counters import Counters
 from busd.core.deadlines import Deadlines
-from busd.core.introspection import SERVICES
 from busd.core.outbox import Outbox, Part
 from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
 from busd.core.quotas import Quotas
 from busd.core.reasons import Departure, Drop
+from busd.core.requests import Requests
 from busd.core.session import Session
 from busd.core.space import Plan, Space
 from busd.core.states import TRANSITIONS, State
 from busd.core.statistics import BusStatistics
-from busd.core.subscription import Subscription
 from busproto import envelope
-from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Decoder, Kind, Status
+from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Decoder, Kind
 from busproto.errors import BusError, Code
 from busproto.limits import BATCH_BYTES, FRAME_BYTES, LARGE_FRAME_BYTES
-from busproto.subjects import check_name, check_pattern, check_subject, is_reserved
+from busproto.subjects import check_subject, is_reserved
 
 RUN_MESSAGES: Final = 8192
 """Messages that are forwarded as one slice: half of what a frame may hold, so that a slice always fits into one."""
@@ -56,20 +55,23 @@ class Bus:
         self._counters = Counters()
         self._calls = Calls(self._origin, self._counters)
         self._decoder = Decoder()
+        self._requests = Requests(self, self._calls, self._counters, self._origin)
         self._handshakes: Deadlines[Session] = Deadlines()
+        self._frames: Deadlines[Session] = Deadlines()
+        self._held_bytes = 0
         self._spaces: dict[str, Space] = {}
         self._sessions: dict[Session, None] = {}
         self._ready: list[Session] = []
         self._count_drop = {boundary: partial(self._dropped, boundary) for boundary in BOUNDARIES}
         handlers: dict[int, _Handler] = {
             Kind.HELLO: self._hello,
-            Kind.SUBSCRIBE: self._subscribe,
-            Kind.UNSUBSCRIBE: self._unsubscribe,
-            Kind.SERVE: self._serve,
-            Kind.UNSERVE: self._unserve,
-            Kind.CALL: self._call,
-            Kind.REPLY: self._reply,
-            Kind.CANCEL: self._cancel,
+            Kind.SUBSCRIBE: self._requests.subscribe,
+            Kind.UNSUBSCRIBE: self._requests.unsubscribe,
+            Kind.SERVE: self._requests.serve,
+            Kind.UNSERVE: self._requests.unserve,
+            Kind.CALL: self._requests.call,
+            Kind.REPLY: self._requests.reply,
+            Kind.CANCEL: self._requests.cancel,
             Kind.PING: self._ping,
             Kind.PONG: self._pong,
             Kind.DRAIN: self._drain,
@@ -105,7 +107,7 @@ class Bus:
         try:
             envelopes, offsets = self._decoder.decode(frame)
         except BusError as error:
-            self._end(session, error, Departure.PROTOCOL_ERROR, now)
+            self.end(session, error, Departure.PROTOCOL_ERROR, now)
             return
         boundary = session.principal.boundary
         self._counters.received_messages[boundary] += len(envelopes)
@@ -113,7 +115,7 @@ class Bus:
         session.received_messages += len(envelopes)
         session.received_bytes += len(frame)
         if len(frame) > LARGE_FRAME_BYTES and (excess := self._too_large(envelopes)) is not None:
-            self._end(session, excess, Departure.PROTOCOL_ERROR, now)
+            self.end(session, excess, Departure.PROTOCOL_ERROR, now)
             return
         plans = session.space.plans.decisions
         state: State = session.state
@@ -143,7 +145,7 @@ class Bus:
                 continue
             session.state, handler = step
             if kind in _REQUESTS and session.uses(message[1]):
-                self._refuse(session, message[1], BusError(Code.ID_IN_USE, id=message[1]))
+                self._requests.refuse(session, message[1], BusError(Code.ID_IN_USE, id=message[1]))
                 continue
             handler(session, message, frame, offsets[index], offsets[index + 1], now)
             if session.state is not state:
@@ -156,7 +158,7 @@ class Bus:
             subject = envelopes[first][1]
             self._forward(session, run, subject, frame, offsets[first], offsets[-1], len(envelopes) - first)
         if session.outbox.control > self.quotas.control_bytes:
-            self._end(session, self._not_reading(session), Departure.NOT_READING, now)
+            self.end(session, self._not_reading(session), Departure.NOT_READING, now)
 
     def ready(self) -> list[Session]:
         """The sessions for which something waits, or which are closing, since this was last asked."""
@@ -180,19 +182,46 @@ class Bus:
             return
         self._leave(session, departure, now)
         del self._sessions[session]
+        self.hold(session, 0, now)
         self._counters.departures[session.principal.boundary, session.departure or departure] += 1
         session.outbox.clear()
         if self.census.leave(session, now):
             self._announce("$bus.endpoints.departed", session, now)
 
-    def refuse(self, session: Session, error: BusError, departure: Departure, now: float) -> None:
-        """End ``session`` for what happened below the envelopes: its transport broke a rule."""
-        self._end(session, error, departure, now)
+    def end(self, session: Session, error: BusError, departure: Departure, now: float) -> None:
+        """Cut ``session`` off because of ``error``, in its envelopes or below: it is told, and no more is read."""
+        if session.state is State.CLOSING:
+            return
+        self._counters.refusals[error.name] += 1
+        session.error = error.body()
+        self._leave(session, departure, now)
+        session.outbox.put_control(None, envelope.bye(session.error))
+        self._ready.append(session)
+
+    def hold(self, session: Session, size: int, now: float) -> None:
+        """``session`` has sent ``size`` bytes of a frame that is not complete (0: it has none).
+
+        They are charged, to the node as a whole: a frame that never ends pins memory like a message that nobody reads
+        (dbus-broker charges both), and it must end in time.
+        """
+        self._held_bytes += size - session.held_bytes
+        session.held_bytes = size
+        if not size:
+            if session.frame_slot is not None:
+                self._frames.remove(session, session.frame_slot)
+                session.frame_slot = None
+            return
+        if session.frame_slot is None:
+            self._expect_frame(session, now)
+        try:
+            self.quotas.check("held_bytes", self._held_bytes, "all connections together")
+        except BusError as error:
+            self.end(session, error, Departure.PROTOCOL_ERROR, now)
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next needed, in seconds; None when nothing waits for time to pass."""
-        deadlines = [time for time in (self._calls.next_deadline(), self._handshakes.next()) if time is not None]
-        return min(deadlines, default=None)
+        deadlines = (self._calls.next_deadline(), self._handshakes.next(), self._frames.next())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def expire(self, now: float) -> None:
         """Do what is due at ``now``."""
@@ -202,7 +231,15 @@ class Bus:
             stage = str(getattr(session.link, "stage", "connected"))
             error = BusError(Code.HANDSHAKE_TIMEOUT, seconds=seconds, stage=stage)
             session.handshake_slot = None
-            self._end(session, error, Departure.HANDSHAKE_TIMEOUT, now)
+            self.end(session, error, Departure.HANDSHAKE_TIMEOUT, now)
+        for session in self._frames.expire(now):
+            if session.received_messages != session.frame_mark:
+                # That frame has come; the one that is held now began later.
+                self._expect_frame(session, now)
+                continue
+            session.frame_slot = None
+            error = BusError(Code.FRAME_TIMEOUT, held=session.held_bytes, seconds=self.quotas.frame_seconds)
+            self.end(session, error, Departure.PROTOCOL_ERROR, now)
 
     def drain(self, grace: float) -> None:
         """The node is going away within ``grace`` seconds: tell everyone, take no new calls, finish those in flight."""
@@ -214,7 +251,7 @@ class Bus:
         """The grace is over: what is still in flight ends as unknown, and every session with bye."""
         self._calls.end_all("the broker is shutting down", now)
         for session in self._sessions:
-            self._end(session, BusError(Code.DRAINING, what="requests"), Departure.SHUTDOWN, now)
+            self.end(session, BusError(Code.DRAINING, what="requests"), Departure.SHUTDOWN, now)
 
     @property
     def calls_in_flight(self) -> int:
@@ -260,7 +297,7 @@ class Bus:
             if is_reserved(subject):
                 raise BusError(Code.SUBJECT_RESERVED, subject=subject)
         except BusError as error:
-            self._refuse(session, None, error)
+            self._requests.refuse(session, None, error)
             return None
         return session.space.plan(subject)
 
@@ -301,7 +338,7 @@ class Bus:
             self._counters.skipped += 1
             return True
         error = BusError(Code.KIND_UNEXPECTED, kind=KIND_NAMES[kind], state=str(session.state))
-        self._end(session, error, Departure.PROTOCOL_ERROR, now)
+        self.end(session, error, Departure.PROTOCOL_ERROR, now)
         return False
 
     def _hello(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
@@ -310,7 +347,7 @@ class Bus:
                 raise BusError(Code.DRAINING, what="endpoints")
             session.claims = check_claims(message[2])
         except BusError as error:
-            self._end(session, error, Departure.REFUSED, now)
+            self.end(session, error, Departure.REFUSED, now)
             return
         principal = session.principal
         if session.handshake_slot is not None:
@@ -332,101 +369,6 @@ class Bus:
         session.outbox.put_control(None, envelope.welcome(min(message[1], VERSION), session.name, info))
         self.census.enter(session)
         self._announce("$bus.endpoints.attached", session, now)
-
-    def _subscribe(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        _, id, pattern, options = message[:4]
-        try:
-            check_pattern(pattern)
-            latest = _options(options, latest=False)["latest"]
-            if not isinstance(latest, bool):
-                raise BusError(Code.REQUEST_INVALID, subject=pattern, reason="latest must be true or false")
-            self.quotas.check("subscriptions", len(session.subscriptions), session.name)
-        except BusError as error:
-            self._refuse(session, id, error)
-            return
-        subscription = session.subscriptions[id] = Subscription(session, id, pattern, latest=latest)
-        session.outbox.settle()
-        session.space.subscribe(subscription)
-        self._accept(session, id)
-
-    def _unsubscribe(
-        self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float
-    ) -> None:
-        _, id, standing = message[:3]
-        subscription = session.subscriptions.pop(standing, None)
-        if subscription is None:
-            self._refuse(session, id, BusError(Code.ID_UNKNOWN, what="subscription", id=standing))
-            return
-        self._drop_subscription(subscription)
-        self._accept(session, id)
-
-    def _serve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        _, id, pattern, options = message[:4]
-        try:
-            check_pattern(pattern)
-            if is_reserved(pattern):
-                raise BusError(Code.SUBJECT_RESERVED, subject=pattern)
-            group = _options(options, group="default")["group"]
-            if (reason := check_name(group)) is not None:
-                raise BusError(Code.REQUEST_INVALID, subject=pattern, reason=f"group {reason}")
-            self.quotas.check("services", len(session.services), session.name)
-            session.services[id] = session.space.serve(session, id, pattern, group)
-        except BusError as error:
-            self._refuse(session, id, error)
-            return
-        self._accept(session, id)
-
-    def _unserve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        _, id, standing = message[:3]
-        service = session.services.pop(standing, None)
-        if service is None:
-            self._refuse(session, id, BusError(Code.ID_UNKNOWN, what="service", id=standing))
-            return
-        session.space.unserve(service)
-        self._accept(session, id)
-
-    def _call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        id, subject = message[1], message[2]
-        if subject not in session.space.groups.decisions:
-            try:
-                check_subject(subject)
-            except BusError as error:
-                self._refuse(session, id, error)
-                return
-            if is_reserved(subject):
-                self._answer(session, id, subject, message[5], now)
-                return
-        if self.draining:
-            self._calls.refuse(session, id, Status.OVERLOADED, code=Code.DRAINING, what="calls")
-            return
-        self._calls.start(session, message, frame, start, end, now)
-
-    def _answer(self, session: Session, id: int, subject: str, payload: bytes | memoryview, now: float) -> None:
-        """Answer a call to one of the broker's own services."""
-        service = SERVICES.get(subject)
-        if service is None:
-            self._calls.refuse(session, id, Status.NO_RESPONDERS, subject=subject)
-            return
-        try:
-            request = envelope.unpack(payload) if len(payload) else None
-            data = envelope.pack(service(self, session, request, now))
-        except BusError as error:
-            self._refuse(session, id, error)
-            return
-        self._counters.calls["reply"] += 1
-        if not session.outbox.put(self._origin, envelope.reply(id, Status.OK, None, data), 1):
-            self._calls.refuse(session, id, Status.OVERLOADED, subject=subject, reason="the caller's outbox is full")
-
-    def _reply(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        if message[2] > Status.ERROR:
-            reason = f"status {message[2]} is for the broker to give"
-            error = BusError(Code.ENVELOPE_FIELDS, kind="reply", reason=reason)
-            self._end(session, error, Departure.PROTOCOL_ERROR, now)
-            return
-        self._calls.reply(session, message, frame, start, end, now)
-
-    def _cancel(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        self._calls.cancel(session, message[1], now)
 
     def _ping(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         session.outbox.put_control(None, envelope.pong(message[1]))
@@ -450,30 +392,9 @@ class Bus:
             space = self._spaces[tenant] = Space(tenant, self.quotas.route_cache)
         return space
 
-    def _accept(self, session: Session, id: int) -> None:
-        session.outbox.put_control(self._origin, envelope.reply(id, Status.OK, None, _NIL))
-
-    def _refuse(self, session: Session, id: int | None, error: BusError) -> None:
-        """Tell ``session`` that a request was refused: by a reply if it has an id of its own, else by an error."""
-        self._counters.refusals[error.name] += 1
-        if error.code == Code.QUOTA_EXCEEDED:
-            self._counters.quota_rejections[str(error.fields["quota"])] += 1
-        if id is None or error.code == Code.ID_IN_USE:
-            # A reply to an id that is in use would end the request that it stands for.
-            data = envelope.error(id, error.body())
-        else:
-            data = envelope.reply(id, Status.ERROR, None, envelope.pack(error.body()))
-        session.outbox.put_control(self._origin, data)
-
-    def _end(self, session: Session, error: BusError, departure: Departure, now: float) -> None:
-        """Cut ``session`` off because of ``error``: it is told, and nothing more of it is read."""
-        if session.state is State.CLOSING:
-            return
-        self._counters.refusals[error.name] += 1
-        session.error = error.body()
-        self._leave(session, departure, now)
-        session.outbox.put_control(None, envelope.bye(session.error))
-        self._ready.append(session)
+    def _expect_frame(self, session: Session, now: float) -> None:
+        session.frame_mark = session.received_messages
+        session.frame_slot = self._frames.add(session, now + self.quotas.frame_seconds)
 
     def _leave(self, session: Session, departure: Departure, now: float) -> None:
         """Take ``session`` off the bus: no subscriptions, no services, no calls. What waits for it may still go out."""
@@ -484,17 +405,12 @@ class Bus:
         if session.handshake_slot is not None:
             self._handshakes.remove(session, session.handshake_slot)
         for subscription in session.subscriptions.values():
-            self._drop_subscription(subscription)
+            session.space.unsubscribe(subscription)
         session.subscriptions.clear()
         for service in session.services.values():
             session.space.unserve(service)
         session.services.clear()
         self._calls.drop_session(session, "left", now)
-
-    def _drop_subscription(self, subscription: Subscription) -> None:
-        session = subscription.session
-        session.space.unsubscribe(subscription)
-        session.outbox.forget(subscription)
 
     def _too_large(self, envelopes: list[list[Any]]) -> BusError | None:
         limit = self.quotas.max_payload
@@ -516,17 +432,6 @@ class Bus:
 
     def _dropped(self, boundary: str, reason: Drop, count: int) -> None:
         self._counters.dropped[boundary, reason] += count
-
-
-_NIL: Final = envelope.pack(None)
-
-
-def _options(options: dict[str, Any], **known: Any) -> dict[str, Any]:
-    """``known`` with what ``options`` say. Raises BusError 2008 for an unknown option (README, "Evolution")."""
-    for name in options:
-        if name not in known and not name.startswith("x-"):
-            raise BusError(Code.REQUEST_INVALID, subject="subscribe or serve", reason=f"unknown option {name[:64]!a}")
-    return {**known, **options}
 
 
 def _slice(frame: bytes, start: int, end: int) -> Part:

@@ -6,8 +6,8 @@ from typing import Final
 from busproto.errors import BusError, Code
 from busproto.limits import HANDSHAKE_SECONDS, MIB, PAYLOAD_BYTES
 
-COUNTED: Final = ("subscriptions", "services", "calls", "held_calls")
-"""The quotas whose use up is an answer to a request: labels of metrics."""
+COUNTED: Final = ("subscriptions", "services", "calls", "held_calls", "held_bytes", "control_bytes")
+"""The quotas whose using up is told to whoever did it: labels of metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,10 @@ class Quotas:
     """Bytes of one payload."""
     handshake_seconds: float = HANDSHAKE_SECONDS
     """From connection to hello."""
+    frame_seconds: float = 30.0
+    """From a frame's first byte to its last. Long enough for a process that was stopped for a while."""
+    held_bytes: int = 256 * MIB
+    """Bytes of half-received frames, of all connections together; one alone may have a frame's 16 MiB."""
     departures: int = 200
     """Endpoints remembered after they left."""
     route_cache: int = 16384

@@ -39,8 +39,11 @@ class Session:
         "claims",
         "departure",
         "error",
+        "frame_mark",
+        "frame_slot",
         "handshake_slot",
         "held",
+        "held_bytes",
         "link",
         "name",
         "origin",
@@ -82,6 +85,13 @@ class Session:
         self.error: dict[str, Any] | None = None
         """The error body that goes with it."""
         self.handshake_slot: int | None = None
+        """Where the deadline of its hello is kept, until it has come."""
+        self.held_bytes = 0
+        """Bytes of a frame of which only a part has come."""
+        self.frame_slot: int | None = None
+        """Where the deadline of that frame is kept."""
+        self.frame_mark = 0
+        """What had been received when that deadline was set: if there is more, the frame has come."""
 
     @property
     def closing(self) -> bool:

@@ -91,8 +91,10 @@ class Connection(asyncio.Protocol):
             return
         self._receive(frames)
         self._write_zmtp()
-        if self._zmtp.held_bytes and self._zmtp.get_buffer() is not None:
-            self._read_large_frame()
+        if self._zmtp.held_bytes or self.session.held_bytes:
+            self.charge_held()
+            if self._zmtp.get_buffer() is not None:
+                self._read_large_frame()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -107,6 +109,11 @@ class Connection(asyncio.Protocol):
         receive = self._pump.receive
         for frame in frames:
             receive(self.session, frame)
+
+    def charge_held(self) -> None:
+        """Have the bytes of a half-received frame charged. The handshake has a deadline of its own."""
+        if self._zmtp.ready:
+            self._pump.hold(self.session, self._zmtp.held_bytes)
 
     def _write_zmtp(self) -> None:
         """Send what ZMTP itself has to say: READY, PONG, ERROR."""
@@ -128,6 +135,7 @@ class Connection(asyncio.Protocol):
         """The large frame is complete (``frames`` holds it): read as usual again."""
         self._reader = None
         self._switch(self)
+        self.charge_held()
         self._receive(frames)
 
     def _switch(self, protocol: asyncio.BaseProtocol) -> None:
@@ -158,6 +166,8 @@ class _LargeFrameReader(asyncio.BufferedProtocol):
         frames = self._zmtp.buffer_updated(nbytes)
         if frames:
             self._connection.finish_large_frame(frames)
+        else:
+            self._connection.charge_held()
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()

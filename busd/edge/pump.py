@@ -48,7 +48,12 @@ class Pump:
 
     def refuse(self, session: Session, error: BusError) -> None:
         """``session`` broke a rule below the envelopes."""
-        self.bus.refuse(session, error, Departure.PROTOCOL_ERROR, clock())
+        self.bus.end(session, error, Departure.PROTOCOL_ERROR, clock())
+        self.wake()
+
+    def hold(self, session: Session, size: int) -> None:
+        """``session`` has sent ``size`` bytes of a frame that is not complete."""
+        self.bus.hold(session, size, clock())
         self.wake()
 
     def detach(self, session: Session) -> None:

@@ -34,6 +34,7 @@ class Code(IntEnum):
     KIND_UNEXPECTED = 1014
     VERSION_UNSUPPORTED = 1015
     MANIFEST_INVALID = 1016
+    FRAME_TIMEOUT = 1017
     SUBJECT_INVALID = 2001
     PATTERN_INVALID = 2002
     SUBJECT_RESERVED = 2003
@@ -195,6 +196,14 @@ _ROWS: Final = (
         False,
         "manifest is not acceptable: {reason}",
         "component and owner are names of lower-case letters, digits, - and _; purpose is one sentence of at most 256 bytes.",
+    ),
+    Entry(
+        1017,
+        "frame-timeout",
+        "peer",
+        True,
+        "a frame was not complete after {seconds} s; {held} bytes of it had come",
+        "Write whole frames. If the peer did, look at its CPU and scheduling.",
     ),
     Entry(
         2001,

@@ -290,3 +290,42 @@ def test_tenants_cannot_name_each_others_subjects() -> None:
     acme.call("s")
     assert [message[0] for message in acme.take()] == [Kind.PUBLISH, Kind.CALL]
     assert other.take() == []
+
+
+def test_frame_that_never_ends_is_cut_in_time() -> None:
+    world = World(frame_seconds=10.0)
+    peer = world.peer()
+    for held in range(1, 10):
+        world.bus.hold(peer.session, held, world.now)
+        world.advance(1.0)
+    assert not peer.session.closing
+    world.advance(1.1)
+    assert error_of(peer.take()[-1])["code"] == 1017
+    peer.leave()
+    assert world.bus.next_deadline() is None
+
+
+def test_busy_sender_always_in_the_middle_of_a_frame_is_left_alone() -> None:
+    world = World(frame_seconds=10.0)
+    peer = world.peer()
+    for held in range(1, 100):
+        world.bus.hold(peer.session, held, world.now)
+        peer.publish("a")
+        world.advance(1.0)
+    assert not peer.session.closing
+    world.bus.hold(peer.session, 0, world.now)
+    world.advance(100.0)
+    assert not peer.session.closing
+
+
+def test_half_received_frames_of_all_together_are_bounded() -> None:
+    world = World(held_bytes=1000)
+    first, second = world.peer(), world.peer()
+    world.bus.hold(first.session, 600, world.now)
+    world.bus.hold(second.session, 600, world.now)
+    assert not first.session.closing
+    assert error_of(second.take()[-1])["fields"]["quota"] == "held_bytes"
+    second.leave()
+    third = world.peer()
+    world.bus.hold(third.session, 300, world.now)
+    assert not third.session.closing

@@ -1,0 +1,167 @@
+"""What an endpoint asks of the bus under an id of its own: subscribe, serve, call, and their ends."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from busd.core.calls import Calls
+from busd.core.counters import Counters
+from busd.core.introspection import SERVICES
+from busd.core.reasons import Departure
+from busd.core.session import Session
+from busd.core.subscription import Subscription
+from busproto import envelope
+from busproto.envelope import Status
+from busproto.errors import BusError, Code
+from busproto.subjects import check_name, check_pattern, check_subject, is_reserved
+
+if TYPE_CHECKING:
+    from busd.core.bus import Bus
+
+_NIL: Final = envelope.pack(None)
+
+
+class Requests:
+    """Handles requests: each is answered by a reply with its id, or ends as a call does.
+
+    The methods that handle one envelope take the session it came from, the envelope, the frame with the place of the
+    envelope in it, and the time.
+    """
+
+    __slots__ = ("_bus", "_calls", "_counters", "_origin")
+
+    def __init__(self, bus: "Bus", calls: Calls, counters: Counters, origin: bytes) -> None:
+        """``origin`` goes before the answers, which are the broker's own."""
+        self._bus = bus
+        self._calls = calls
+        self._counters = counters
+        self._origin = origin
+
+    # -- subscribe and serve ------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Let the session receive what matches a pattern."""
+        _, id, pattern, options = message[:4]
+        try:
+            check_pattern(pattern)
+            latest = _options(pattern, options, latest=False)["latest"]
+            if not isinstance(latest, bool):
+                raise BusError(Code.REQUEST_INVALID, subject=pattern, reason="latest must be true or false")
+            session.quotas.check("subscriptions", len(session.subscriptions), session.name)
+        except BusError as error:
+            self.refuse(session, id, error)
+            return
+        subscription = session.subscriptions[id] = Subscription(session, id, pattern, latest=latest)
+        session.outbox.settle()
+        session.space.subscribe(subscription)
+        self._accept(session, id)
+
+    def unsubscribe(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """End a subscription."""
+        _, id, standing = message[:3]
+        subscription = session.subscriptions.pop(standing, None)
+        if subscription is None:
+            self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="subscription", id=standing))
+            return
+        session.space.unsubscribe(subscription)
+        session.outbox.forget(subscription)
+        self._accept(session, id)
+
+    def serve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Let the session answer calls on the subjects of a pattern."""
+        _, id, pattern, options = message[:4]
+        try:
+            check_pattern(pattern)
+            if is_reserved(pattern):
+                raise BusError(Code.SUBJECT_RESERVED, subject=pattern)
+            group = _options(pattern, options, group="default")["group"]
+            if (reason := check_name(group)) is not None:
+                raise BusError(Code.REQUEST_INVALID, subject=pattern, reason=f"group {reason}")
+            session.quotas.check("services", len(session.services), session.name)
+            session.services[id] = session.space.serve(session, id, pattern, group)
+        except BusError as error:
+            self.refuse(session, id, error)
+            return
+        self._accept(session, id)
+
+    def unserve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Take an offer to serve back."""
+        _, id, standing = message[:3]
+        service = session.services.pop(standing, None)
+        if service is None:
+            self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="service", id=standing))
+            return
+        session.space.unserve(service)
+        self._accept(session, id)
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Give a call to whoever serves its subject; the broker itself serves ``$bus.``."""
+        id, subject = message[1], message[2]
+        if subject not in session.space.groups.decisions:
+            try:
+                check_subject(subject)
+            except BusError as error:
+                self.refuse(session, id, error)
+                return
+            if is_reserved(subject):
+                self._answer(session, id, subject, message[5], now)
+                return
+        if self._bus.draining:
+            self._calls.refuse(session, id, Status.OVERLOADED, code=Code.DRAINING, what="calls")
+            return
+        self._calls.start(session, message, frame, start, end, now)
+
+    def reply(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Pass on the reply to a call that the session holds."""
+        if message[2] > Status.ERROR:
+            reason = f"status {message[2]} is for the broker to give"
+            error = BusError(Code.ENVELOPE_FIELDS, kind="reply", reason=reason)
+            self._bus.end(session, error, Departure.PROTOCOL_ERROR, now)
+            return
+        self._calls.reply(session, message, frame, start, end, now)
+
+    def cancel(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
+        """Cancel a call that the session made."""
+        self._calls.cancel(session, message[1], now)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def refuse(self, session: Session, id: int | None, error: BusError) -> None:
+        """Tell ``session`` that a request was refused: by a reply if it has an id of its own, else by an error."""
+        self._counters.refusals[error.name] += 1
+        if error.code == Code.QUOTA_EXCEEDED:
+            self._counters.quota_rejections[str(error.fields["quota"])] += 1
+        if id is None or error.code == Code.ID_IN_USE:
+            # A reply to an id that is in use would end the request that it stands for.
+            data = envelope.error(id, error.body())
+        else:
+            data = envelope.reply(id, Status.ERROR, None, envelope.pack(error.body()))
+        session.outbox.put_control(self._origin, data)
+
+    def _accept(self, session: Session, id: int) -> None:
+        session.outbox.put_control(self._origin, envelope.reply(id, Status.OK, None, _NIL))
+
+    def _answer(self, session: Session, id: int, subject: str, payload: bytes | memoryview, now: float) -> None:
+        """Answer a call to one of the broker's own services."""
+        service = SERVICES.get(subject)
+        if service is None:
+            self._calls.refuse(session, id, Status.NO_RESPONDERS, subject=subject)
+            return
+        try:
+            request = envelope.unpack(payload) if len(payload) else None
+            data = envelope.pack(service(self._bus, session, request, now))
+        except BusError as error:
+            self.refuse(session, id, error)
+            return
+        if session.outbox.put(self._origin, envelope.reply(id, Status.OK, None, data), 1):
+            self._counters.calls["reply"] += 1
+        else:
+            self._calls.refuse(session, id, Status.OVERLOADED, subject=subject, reason="the caller's outbox is full")
+
+
+def _options(pattern: str, options: dict[str, Any], **known: Any) -> dict[str, Any]:
+    """``known`` with what ``options`` say. Raises BusError 2008 for an unknown option (README, "Evolution")."""
+    for name in options:
+        if name not in known and not name.startswith("x-"):
+            raise BusError(Code.REQUEST_INVALID, subject=pattern, reason=f"unknown option {name[:64]!a}")
+    return {**known, **options}
