@@ -32,12 +32,12 @@ def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return factories
 
 
-def run(main: Coroutine[Any, Any, None], loop: str) -> None:
-    """Run ``main`` on the event loop named ``loop``, within the time that anything may take; close its peers."""
+def run(main: Coroutine[Any, Any, None], loop: str, seconds: float = SECONDS) -> None:
+    """Run ``main`` on the event loop named ``loop``, within ``seconds``; close its peers."""
 
     async def bounded() -> None:
         try:
-            await asyncio.wait_for(main, SECONDS)
+            await asyncio.wait_for(main, seconds)
         finally:
             for peer in RawPeer.made:
                 peer.writer.transport.abort()

@@ -98,9 +98,7 @@ async def main():
             print(refused, node.acceptor.statistics().open, flush=True)
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
-from tests.edge import raw
-raw.SECONDS = 60
-run(main(), sys.argv[2])
+run(main(), sys.argv[2], 60)
 """
 
 
