@@ -1,0 +1,233 @@
+"""Prometheus metrics, read from ``statistics()`` at the moment of a scrape.
+
+Counters live in the broker and only grow: sums over live objects would fall when one leaves (rabbitmq-server #2783).
+Labels have closed sets of values (``DOMAINS``): an endpoint's or a subject's name as a label would make a new series
+for each (the NATS exporter's #376). Every value is there from the start, at 0, so that a rate sees its first step.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from busd.core.principal import BOUNDARIES
+from busd.core.quotas import COUNTED
+from busd.core.reasons import Departure, Drop
+from busd.core.statistics import HistogramStatistics
+from busd.ops.status import NodeStatistics, Observed, State
+from busproto.envelope import OUTCOMES
+from busproto.errors import ENTRIES
+
+__all__ = ["DOMAINS", "FAMILIES", "Metrics"]
+
+Figures = int | float | Mapping[Any, int] | HistogramStatistics
+
+DOMAINS: Final[Mapping[str, tuple[str, ...]]] = {
+    "boundary": BOUNDARIES,
+    "drop": tuple(Drop),
+    "departure": tuple(Departure),
+    "refusal": ("descriptors", "endpoints", "user", "identity", "draining"),
+    "outcome": tuple(OUTCOMES.values()),
+    "error": tuple(entry.name for entry in ENTRIES.values() if entry.blame in ("peer", "caller", "capacity", "broker")),
+    "resource": COUNTED,
+}
+"""Closed sets that label values come from. ``reason`` is a drop, departure, refusal or error."""
+
+
+class Family(NamedTuple):
+    """One metric."""
+
+    name: str
+    """As it is scraped, with the ``_total`` of a counter."""
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    """What it counts, with its unit."""
+    read: Callable[[NodeStatistics], Figures]
+    """Its value, or its values by label values."""
+    labels: Mapping[str, str] = {}
+    """Label names, and the domain that each takes its values from."""
+
+
+BUILD_LABELS: Final = ("version", "protocol", "loop")
+"""Labels of busd_build_info: fields of the node's statistics, one value each in a process's life."""
+
+_BOUNDARY: Final = {"boundary": "boundary"}
+
+FAMILIES: Final = (
+    Family("busd_ready", "gauge", "1 if clients can attach and call.", lambda s: int(s.state == State.READY)),
+    Family("busd_uptime_seconds", "gauge", "Seconds since the node started.", lambda s: s.uptime_seconds),
+    Family("busd_endpoints", "gauge", "Attached endpoints.", lambda s: s.bus.endpoints, _BOUNDARY),
+    Family("busd_endpoints_limit", "gauge", "Endpoints that can be attached at once.", lambda s: s.endpoints_limit),
+    Family("busd_subscriptions", "gauge", "Standing subscriptions.", lambda s: s.bus.subscriptions),
+    Family("busd_services", "gauge", "Standing offers to serve.", lambda s: s.bus.services),
+    Family("busd_calls_in_flight", "gauge", "Calls without a final reply.", lambda s: s.bus.calls_in_flight),
+    Family(
+        "busd_held_calls",
+        "gauge",
+        "Calls that responders hold, those that nobody waits for any more included.",
+        lambda s: s.bus.held_calls,
+    ),
+    Family("busd_queued_messages", "gauge", "Envelopes waiting in outboxes.", lambda s: s.bus.queued_messages),
+    Family("busd_queued_bytes", "gauge", "Bytes waiting in outboxes.", lambda s: s.bus.queued_bytes),
+    Family(
+        "busd_messages_received_total",
+        "counter",
+        "Envelopes received, by boundary of the sender.",
+        lambda s: s.bus.received_messages,
+        _BOUNDARY,
+    ),
+    Family(
+        "busd_received_bytes_total",
+        "counter",
+        "Bytes of the frames received, by boundary of the sender.",
+        lambda s: s.bus.received_bytes,
+        _BOUNDARY,
+    ),
+    Family(
+        "busd_messages_delivered_total",
+        "counter",
+        "Envelopes handed to the transport, by boundary of the receiver.",
+        lambda s: s.bus.delivered_messages,
+        _BOUNDARY,
+    ),
+    Family(
+        "busd_delivered_bytes_total",
+        "counter",
+        "Bytes handed to the transport, by boundary of the receiver.",
+        lambda s: s.bus.delivered_bytes,
+        _BOUNDARY,
+    ),
+    Family(
+        "busd_messages_dropped_total",
+        "counter",
+        "Messages lost, by boundary of the receiver and reason. The receiver was told of each by a gap, or left.",
+        lambda s: s.bus.dropped_messages,
+        {"boundary": "boundary", "reason": "drop"},
+    ),
+    Family(
+        "busd_endpoint_departures_total",
+        "counter",
+        "Endpoints gone, by boundary and reason.",
+        lambda s: s.bus.departures,
+        {"boundary": "boundary", "reason": "departure"},
+    ),
+    Family("busd_calls_total", "counter", "Calls ended, by outcome.", lambda s: s.bus.calls, {"outcome": "outcome"}),
+    Family(
+        "busd_refusals_total",
+        "counter",
+        "Envelopes refused, by name of the error (bus errors lists them).",
+        lambda s: s.bus.refusals,
+        {"reason": "error"},
+    ),
+    Family(
+        "busd_skipped_envelopes_total",
+        "counter",
+        "Envelopes of kinds that this version does not know and may skip.",
+        lambda s: s.bus.skipped_envelopes,
+    ),
+    Family(
+        "busd_quota_rejections_total",
+        "counter",
+        "Requests refused because a quota was used up, by quota.",
+        lambda s: s.bus.quota_rejections,
+        {"resource": "resource"},
+    ),
+    Family(
+        "busd_route_cache_entries",
+        "gauge",
+        "Subjects whose receivers are known without a look-up.",
+        lambda s: s.bus.route_cache_entries,
+    ),
+    Family(
+        "busd_route_cache_misses_total",
+        "counter",
+        "Subjects whose receivers had to be looked up.",
+        lambda s: s.bus.route_cache_misses,
+    ),
+    Family(
+        "busd_call_duration_seconds",
+        "histogram",
+        "Seconds from a call's arrival to its final reply.",
+        lambda s: s.bus.call_seconds,
+    ),
+    Family("busd_connections_accepted_total", "counter", "Connections accepted.", lambda s: s.edge.accepted, _BOUNDARY),
+    Family(
+        "busd_connections_refused_total",
+        "counter",
+        "Connections refused before they could say a word, by boundary and reason.",
+        lambda s: s.edge.refused,
+        {"boundary": "boundary", "reason": "refusal"},
+    ),
+    Family(
+        "busd_connections_handshaking",
+        "gauge",
+        "Connections that have not said hello.",
+        lambda s: s.edge.handshaking,
+        _BOUNDARY,
+    ),
+    Family("busd_held_bytes", "gauge", "Bytes of half-received frames.", lambda s: s.edge.held_bytes),
+    Family(
+        "busd_loop_lag_seconds",
+        "histogram",
+        "Seconds that the event loop called a timer after its time, sampled ten times a second.",
+        lambda s: s.lag.samples,
+    ),
+)
+
+
+class Metrics:
+    """A registry of its own that holds the node's metrics and those of its process (``process_*``)."""
+
+    def __init__(self, source: Observed) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_NodeCollector(source))
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page and its content type: Prometheus text, or OpenMetrics if ``accept`` (the header) asks for it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class _NodeCollector(Collector):
+    def __init__(self, source: Observed) -> None:
+        self._source = source
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read a node that has not started."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        statistics = self._source.statistics()
+        info = GaugeMetricFamily("busd_build_info", "Versions of this busd; always 1.", labels=list(BUILD_LABELS))
+        info.add_metric([str(getattr(statistics, label)) for label in BUILD_LABELS], 1)
+        yield info
+        for family in FAMILIES:
+            yield _family(family, family.read(statistics))
+
+
+def _family(family: Family, figures: Figures) -> Metric:
+    if isinstance(figures, HistogramStatistics):
+        buckets = [(repr(bound), float(count)) for bound, count in zip(figures.bounds, figures.counts, strict=True)]
+        return HistogramMetricFamily(
+            family.name, family.help, buckets=[*buckets, ("+Inf", figures.count)], sum_value=figures.sum
+        )
+    make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = make(family.name, family.help, labels=list(family.labels))
+    if not isinstance(figures, Mapping):
+        metric.add_metric([], figures)
+        return metric
+    values = dict.fromkeys(itertools.product(*(DOMAINS[domain] for domain in family.labels.values())), 0)
+    values |= {key if isinstance(key, tuple) else (key,): count for key, count in figures.items()}
+    for labels, count in values.items():
+        metric.add_metric([str(label) for label in labels], count)
+    return metric

@@ -1,0 +1,104 @@
+"""What the node says of itself, in one frozen object: all that metrics, health, readiness and /statusz read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from busd.core.statistics import BusStatistics
+from busd.ops.descriptors import Descriptors
+from busd.ops.lag import LagStatistics
+
+__all__ = ["EdgeStatistics", "NodeStatistics", "Observed", "State", "document"]
+
+
+class State(StrEnum):
+    """Where in its life a node is."""
+
+    STARTING = "starting"
+    """Not all listeners are open yet."""
+    READY = "ready"
+    """Clients can attach and call."""
+    DRAINING = "draining"
+    """Listeners are closed; calls in flight are finishing."""
+    STOPPED = "stopped"
+    """Nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatistics:
+    """Connections, before and beside the endpoints that they become."""
+
+    accepted: Mapping[str, int]
+    """Connections accepted, by boundary."""
+    refused: Mapping[tuple[str, str], int]
+    """Connections refused before they could say a word, by boundary and reason."""
+    handshaking: Mapping[str, int]
+    """Connections that have not said hello, by boundary."""
+    held_bytes: int
+    """Bytes of half-received frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """A node, at one moment."""
+
+    node: str
+    """Its name."""
+    version: str
+    """Of busd."""
+    protocol: int
+    """Newest protocol version spoken."""
+    python: str
+    """Of the interpreter."""
+    loop: str
+    """``uvloop`` or ``asyncio``."""
+    pid: int
+    """Of this process."""
+    state: State
+    """Where in its life it is."""
+    uptime_seconds: float
+    """Since it started."""
+    run_dir: str
+    """Its run directory."""
+    addresses: Mapping[str, str]
+    """Open listeners: what they are for (``host``, ``http``) and where."""
+    endpoints_limit: int
+    """Endpoints that can be attached at once, as configuration and descriptors allow."""
+    components: Mapping[str, str]
+    """Components that this node starts, and how each is."""
+    bus: BusStatistics
+    """The bus."""
+    edge: EdgeStatistics
+    """Its connections."""
+    lag: LagStatistics
+    """The event loop's lateness."""
+    descriptors: Descriptors
+    """The process's descriptor limit."""
+    configured: Mapping[str, str]
+    """Configuration keys that are not at their default, and where each was set."""
+
+
+class Observed(Protocol):
+    """Whatever has a node's statistics."""
+
+    def statistics(self) -> NodeStatistics:
+        """The figures of this moment."""
+        ...
+
+
+def document(value: Any) -> Any:
+    """``value`` as JSON has it: dataclasses become objects, and a mapping by pairs becomes an object of objects."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: document(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        result: dict[str, Any] = {}
+        for key, item in value.items():
+            if isinstance(key, tuple):
+                result.setdefault(str(key[0]), {})[str(key[1])] = document(item)
+            else:
+                result[str(key)] = document(item)
+        return result
+    if isinstance(value, (list, tuple)):
+        return [document(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,98 @@
+"""A node that only says what it is told to say."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from busd.core.histogram import Histogram
+from busd.core.reasons import Departure, Drop
+from busd.core.statistics import BusStatistics
+from busd.ops.config import Config
+from busd.ops.descriptors import Descriptors
+from busd.ops.lag import LagStatistics
+from busd.ops.status import EdgeStatistics, NodeStatistics, State
+
+
+def histogram(*seconds: float) -> Histogram:
+    made = Histogram()
+    for each in seconds:
+        made.observe(each)
+    return made
+
+
+BUS = BusStatistics(
+    endpoints={"host": 7, "guest": 2},
+    subscriptions=11,
+    services=3,
+    calls_in_flight=4,
+    held_calls=6,
+    queued_messages=5,
+    queued_bytes=600,
+    received_messages={"host": 1000},
+    received_bytes={"host": 20000},
+    delivered_messages={"host": 3000, "soc": 1},
+    delivered_bytes={"host": 60000, "soc": 20},
+    dropped_messages={("guest", str(Drop.OUTBOX_BYTES)): 13},
+    departures={("host", str(Departure.BYE)): 17},
+    calls={"reply": 19, "timeout": 1},
+    refusals={"subject-invalid": 23},
+    quota_rejections={"subscriptions": 29},
+    skipped_envelopes=31,
+    route_cache_entries=37,
+    route_cache_misses=41,
+    call_seconds=histogram(0.00003, 0.0004, 0.0004, 100.0).statistics(),
+)
+
+NODE = NodeStatistics(
+    node="n1",
+    version="9.9.9",
+    protocol=1,
+    python="3.11.0",
+    loop="uvloop",
+    pid=4711,
+    state=State.READY,
+    uptime_seconds=12.5,
+    run_dir="/run/busd",
+    addresses={"host": "unix:///run/busd/host.sock", "http": "http://127.0.0.1:9850"},
+    endpoints_limit=16384,
+    components={"telemetry": "running"},
+    bus=BUS,
+    edge=EdgeStatistics(accepted={"host": 43}, refused={("host", "user"): 47}, handshaking={"host": 1}, held_bytes=53),
+    lag=LagStatistics(0.0002, 0.5, 0.05, histogram(0.0002, 0.5).statistics()),
+    descriptors=Descriptors(1024, 524288, 524288),
+    configured={"node.name": "flag --node-name"},
+)
+
+
+class FakeNode:
+    """What ops needs of a node: start, stop, and statistics that a test sets."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config
+        self.figures = replace(NODE, pid=os.getpid())
+        self.scrapes = 0
+
+    def set(self, **changes: Any) -> None:
+        self.figures = replace(self.figures, **changes)
+
+    async def start(self) -> None:
+        self.set(state=State.READY)
+
+    async def stop(self) -> None:
+        self.set(state=State.STOPPED)
+
+    def statistics(self) -> NodeStatistics:
+        self.scrapes += 1
+        return self.figures
+
+
+@contextmanager
+def closing(*things: Any) -> Iterator[None]:
+    """Close ``things`` at the end, whatever happened."""
+    try:
+        yield
+    finally:
+        for thing in things:
+            thing.close()

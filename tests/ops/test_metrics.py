@@ -1,0 +1,180 @@
+"""Metrics: every family rendered from made figures and read back by Prometheus' own parser."""
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from busd.core.principal import BOUNDARIES
+from busd.core.reasons import Departure, Drop
+from busd.edge.acceptor import Refusal
+from busd.ops.metrics import DOMAINS, FAMILIES, Metrics
+from busd.ops.status import NodeStatistics, State
+from busproto.envelope import OUTCOMES
+from busproto.errors import ENTRIES
+from tests.ops.fakes import BUS, NODE, FakeNode
+from tests.support import ROOT
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(figures: NodeStatistics = NODE, accept: str = "") -> Samples:
+    node = FakeNode()
+    node.figures = figures
+    page, _ = Metrics(node).render(accept)
+    parse = parse_openmetrics if accept else parse_text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parse(page.decode())
+        for sample in family.samples
+    }
+
+
+def ours(samples: Samples) -> Samples:
+    return {key: value for key, value in samples.items() if key[0].startswith("busd_")}
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_every_figure_arrives_under_its_name(accept: str) -> None:
+    samples = scrape(accept=accept)
+
+    def value(name: str, **labels: str) -> float:
+        return samples[name, tuple(sorted(labels.items()))]
+
+    assert value("busd_build_info", version="9.9.9", protocol="1", loop="uvloop") == 1
+    assert value("busd_ready") == 1
+    assert value("busd_uptime_seconds") == 12.5
+    assert value("busd_endpoints", boundary="host") == 7
+    assert value("busd_endpoints_limit") == 16384
+    assert value("busd_subscriptions") == 11
+    assert value("busd_services") == 3
+    assert value("busd_calls_in_flight") == 4
+    assert value("busd_held_calls") == 6
+    assert value("busd_queued_messages") == 5
+    assert value("busd_queued_bytes") == 600
+    assert value("busd_messages_received_total", boundary="host") == 1000
+    assert value("busd_received_bytes_total", boundary="host") == 20000
+    assert value("busd_messages_delivered_total", boundary="soc") == 1
+    assert value("busd_delivered_bytes_total", boundary="host") == 60000
+    assert value("busd_messages_dropped_total", boundary="guest", reason="outbox-bytes") == 13
+    assert value("busd_endpoint_departures_total", boundary="host", reason="bye") == 17
+    assert value("busd_calls_total", outcome="reply") == 19
+    assert value("busd_refusals_total", reason="subject-invalid") == 23
+    assert value("busd_quota_rejections_total", resource="subscriptions") == 29
+    assert value("busd_skipped_envelopes_total") == 31
+    assert value("busd_route_cache_entries") == 37
+    assert value("busd_route_cache_misses_total") == 41
+    assert value("busd_connections_accepted_total", boundary="host") == 43
+    assert value("busd_connections_refused_total", boundary="host", reason="user") == 47
+    assert value("busd_connections_handshaking", boundary="host") == 1
+    assert value("busd_held_bytes") == 53
+    assert value("busd_call_duration_seconds_bucket", le="2e-05") == 0
+    assert value("busd_call_duration_seconds_bucket", le="5e-05") == 1
+    assert value("busd_call_duration_seconds_bucket", le="0.0005") == 3
+    assert value("busd_call_duration_seconds_bucket", le="60.0") == 3
+    assert value("busd_call_duration_seconds_bucket", le="+Inf") == 4
+    assert value("busd_call_duration_seconds_count") == 4
+    assert value("busd_call_duration_seconds_sum") == pytest.approx(100.00083)
+    assert value("busd_loop_lag_seconds_count") == 2
+
+
+def test_nothing_but_the_table_is_there() -> None:
+    names = {re.sub("_(bucket|count|sum)$", "", name) for name, _ in ours(scrape())}
+    assert names == {family.name for family in FAMILIES} | {"busd_build_info"}
+
+
+def test_every_label_value_is_of_a_closed_set_and_there_from_the_start() -> None:
+    blank: dict[str, Any] = {item.name: {} for item in fields(BUS) if isinstance(getattr(BUS, item.name), dict)}
+    empty = replace(BUS, **blank)
+    for bus in (BUS, empty):
+        samples = ours(scrape(replace(NODE, bus=bus)))
+        for family in FAMILIES:
+            found = [dict(labels) for name, labels in samples if name == family.name]
+            expected = 1
+            for label, domain in family.labels.items():
+                assert {each[label] for each in found} == set(DOMAINS[domain]), family.name
+                expected *= len(DOMAINS[domain])
+            if family.kind != "histogram":
+                assert len(found) == expected, family.name
+
+
+def test_the_closed_sets_are_the_enums() -> None:
+    assert DOMAINS["boundary"] == BOUNDARIES
+    assert set(DOMAINS["drop"]) == {str(each) for each in Drop}
+    assert set(DOMAINS["departure"]) == {str(each) for each in Departure}
+    assert set(DOMAINS["refusal"]) == {str(each) for each in Refusal}
+    assert set(DOMAINS["outcome"]) == set(OUTCOMES.values())
+    sources = "".join(path.read_text() for path in (ROOT / "busd" / "core").glob("*.py"))
+    assert set(DOMAINS["resource"]) == set(re.findall(r'(?:quotas\.check\(\s*|quota=)"(\w+)"', sources))
+    assert set(DOMAINS["error"]) <= {entry.name for entry in ENTRIES.values()}
+
+
+def test_every_figure_of_the_bus_is_a_metric() -> None:
+    class Watched:
+        def __init__(self) -> None:
+            self.read: set[str] = set()
+
+        def __getattr__(self, name: str) -> Any:
+            self.read.add(name)
+            return getattr(BUS, name)
+
+    watched = Watched()
+    for family in FAMILIES:
+        family.read(replace(NODE, bus=watched))  # type: ignore[arg-type]
+    assert watched.read == {item.name for item in fields(BUS)}
+
+
+def test_a_page_has_a_bounded_number_of_series() -> None:
+    assert len(scrape()) < 250
+
+
+@pytest.mark.parametrize("state", [state for state in State if state != State.READY])
+def test_ready_is_one_only_when_it_is(state: State) -> None:
+    assert scrape(replace(NODE, state=state))["busd_ready", ()] == 0
+
+
+def test_every_metric_says_what_it_is_and_none_when_it_was_made() -> None:
+    page = Metrics(FakeNode()).render()[0].decode()
+    assert "_created" not in page
+    for family in FAMILIES:
+        assert f"# HELP {family.name} {family.help}\n" in page
+        assert f"# TYPE {family.name} {family.kind}\n" in page
+        assert family.help.endswith(".")
+
+
+def test_names_follow_the_conventions() -> None:
+    for family in FAMILIES:
+        assert re.fullmatch(r"busd(_[a-z]+)+", family.name)
+        assert family.name.endswith("_total") == (family.kind == "counter"), family.name
+        if family.kind == "histogram":
+            assert family.name.endswith("_seconds")
+
+
+def test_figures_are_read_when_scraped_and_only_then() -> None:
+    node = FakeNode()
+    metrics = Metrics(node)
+    assert node.scrapes == 0
+    metrics.render()
+    node.set(uptime_seconds=99.0)
+    page, content_type = metrics.render()
+    assert node.scrapes == 2
+    assert b"busd_uptime_seconds 99.0" in page
+    assert content_type.startswith("text/plain; version=0.0.4")
+
+
+def test_two_nodes_in_one_process_do_not_share_a_registry() -> None:
+    first, second = Metrics(FakeNode()), Metrics(FakeNode())
+    assert first.render()[0].count(b"# TYPE busd_ready") == second.render()[0].count(b"# TYPE busd_ready") == 1
+
+
+def test_the_process_s_own_figures_are_there() -> None:
+    names = {name for name, _ in scrape()}
+    assert {
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_cpu_seconds_total",
+    } <= names

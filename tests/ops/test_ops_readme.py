@@ -1,0 +1,79 @@
+"""What busd/ops/README.md promises to operators is what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from busd.__main__ import FAILED, OK, USAGE
+from busd.ops.config import resolve
+from busd.ops.descriptors import RESERVED
+from busd.ops.http import CONNECTIONS, STUCK_SECONDS
+from busd.ops.keys import KEYS
+from busd.ops.logs import VALUE_CHARACTERS
+from busd.ops.metrics import BUILD_LABELS, FAMILIES
+from busd.ops.process import STOP_MARGIN
+from tests.support import ROOT
+
+README = (ROOT / "busd" / "ops" / "README.md").read_text(encoding="utf-8")
+
+
+def rows(header: str) -> list[list[str]]:
+    """The cells of the table whose first heading is ``header``."""
+    (table,) = re.findall(rf"(?m)^\| {header} \|.*\n\|[ -|]+\n((?:\|.*\n)+)", README)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+
+
+def test_every_metric_is_there_with_its_labels_and_help() -> None:
+    documented = {name.strip("`"): (labels, text) for name, labels, text in rows("metric")}
+    info = documented.pop("busd_build_info")
+    assert info[0] == ", ".join(BUILD_LABELS)
+    assert documented == {family.name: (", ".join(family.labels), family.help) for family in FAMILIES}
+
+
+def test_every_event_is_there_with_its_level() -> None:
+    made = {"message": "any"}
+    for path in [*(ROOT / "busd").glob("*.py"), *(ROOT / "busd" / "ops").glob("*.py")]:
+        for level, name in re.findall(r'event\(\s*(?:_log,\s*)?logging\.([A-Z]+),\s*"([a-z-]+)"', path.read_text()):
+            made[name] = level.lower()
+    for path in (ROOT / "busd" / "edge").glob("*.py"):
+        made |= dict.fromkeys(re.findall(r'_report\(\s*"([a-z-]+)"', path.read_text()), "warning")
+    assert {name.strip("`"): level for name, level, _ in rows("event")} == made
+
+
+def test_exit_statuses_pages_and_numbers() -> None:
+    assert [status for status, _ in rows("exit status")] == [str(OK), str(FAILED), str(USAGE), "128+N"]
+    assert [page for page, _ in rows("page")] == ["`/metrics`", "`/healthz`", "`/readyz`", "`/statusz`"]
+    for promise in (
+        f"and {STOP_MARGIN:g} s more",
+        f"{RESERVED} descriptors",
+        f"At most {CONNECTIONS} connections",
+        f"have not run for {STUCK_SECONDS:g} s",
+        f"cut at {VALUE_CHARACTERS} characters",
+        f"`{resolve([], {}).http.listen}` by default",
+    ):
+        assert promise in README, promise
+
+
+def test_every_key_variable_and_flag_it_mentions_exists() -> None:
+    names = set(KEYS)
+    mentioned = set(re.findall(r"`((?:limits|drain|http|log|node)\.\w+)`", README))
+    assert mentioned <= names | {"http.sock"}
+    assert set(re.findall(r"`(BUSD_[A-Z_]+)`", README)) <= {key.variable for key in KEYS.values()} | {
+        "BUSD_CONFIG",
+        "BUSD_SERVICE_HOST",
+    }
+    assert set(re.findall(r"`(--[a-z-]+)`", README)) <= {key.flag for key in KEYS.values()} | {
+        "--config",
+        "--origin",
+        "--json",
+    }
+
+
+def test_the_error_it_shows_is_the_error_one_gets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from busd.__main__ import main
+
+    path = tmp_path / "busd.toml"
+    path.write_text("[limits]\n\nendpoint = 5\n")
+    assert main(["check-config", "--config", str(path)]) == USAGE
+    assert capsys.readouterr().err.replace(str(path), "/etc/busd/busd.toml") in README

@@ -1,0 +1,73 @@
+"""What tests of several rooms share: a real node in a process of its own, and waiting for something to be so."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+START_SECONDS = 20.0
+"""For a process to come up, on a machine that is busy with other tests."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """An environment in which this checkout's code is found, and no configuration but what is given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BUSD_", "BUS_", "XDG_"))}
+    path = os.pathsep.join(str(ROOT / room) for room in ("schemas", "clients", ""))
+    return {**kept, "PYTHONPATH": path, **variables}
+
+
+def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS, *, what: str = "") -> None:
+    """Return as soon as ``condition()`` is true; fail the test when that takes longer than ``seconds``."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.01)
+
+
+class RunningNode(NamedTuple):
+    """A node that runs in a process of its own."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+
+@contextmanager
+def running_node(run_dir: Path, *flags: str) -> Iterator[RunningNode]:
+    """``busd run`` on ``run_dir`` until the end of the block; then it must end by itself, with status 0.
+
+    Unix socket only, no HTTP; ``flags`` come after that and so may say otherwise. Its log goes to standard error, where
+    pytest shows it when the test fails.
+    """
+    socket = run_dir / "host.sock"
+    command = [sys.executable, "-m", "busd", "run", "--run-dir", str(run_dir), "--http-listen", "off", *flags]
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: socket.exists() or process.poll() is not None, what="the node's socket")
+            assert process.poll() is None, f"busd ended with status {process.returncode}"
+            yield RunningNode(f"unix://{socket}", process)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    status = process.wait(START_SECONDS)
+                finally:
+                    process.kill()
+                assert status == 0
+
+
+def needs(program: str) -> None:
+    """Skip the test if ``program`` is not installed; with ``BUSD_REQUIRE_ALL=1``, as in .ci/run, fail it."""
+    if shutil.which(program) is None:
+        text = f"{program} is not installed"
+        if os.environ.get("BUSD_REQUIRE_ALL") == "1":
+            pytest.fail(f"{text}, and BUSD_REQUIRE_ALL=1 leaves nothing out")
+        pytest.skip(text)
