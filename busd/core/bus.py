@@ -195,6 +195,7 @@ class Bus:
         self._counters.refusals[error.name] += 1
         session.error = error.body()
         self._leave(session, departure, now)
+        session.outbox.settle()
         session.outbox.put_control(None, envelope.bye(session.error))
         self._ready.append(session)
 

@@ -134,16 +134,13 @@ class Outbox:
     def settle(self) -> None:
         """Queue the newest values that were held back, in the order in which they were last replaced.
 
-        Done when all that is older has gone out, and before a new subscription can put newer ones past them.
+        Done when all that is older has gone out, before a new subscription can put newer ones past them, and before
+        the answer to an unsubscribe and a bye, after which nothing older may come.
         """
         if self._gaps:
             self._tell_gaps()
         self._entries.extend((origin, data, 1) for origin, data in self._newest.values())
         self._newest.clear()
-
-    def forget(self, subscription: Subscription) -> None:
-        """The subscription ended: what it lost since its last gap is not told any more."""
-        self._gaps.pop(subscription, None)
 
     # -- taking out ---------------------------------------------------------------------------------------------------
 
@@ -153,7 +150,7 @@ class Outbox:
             self.settle()
         parts: list[Part] = []
         last: bytes | None = None
-        size = taken = messages = released = 0
+        size = taken = messages = released = control = 0
         for origin, data, count in self._entries:
             length = len(data)
             if size + length > limit and taken:
@@ -165,14 +162,17 @@ class Outbox:
             parts.append(data)
             size += length
             released += length + OVERHEAD
-            messages += count
+            if count:
+                messages += count
+            else:
+                control += length + OVERHEAD
             taken += 1
         if taken == len(self._entries):
             self._entries = []
-            self.control = 0
         else:
             del self._entries[:taken]
         self.bytes -= released
+        self.control -= control
         self.messages -= messages
         self.delivered_bytes += size
         self.delivered_messages += messages

@@ -62,7 +62,7 @@ class Requests:
             self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="subscription", id=standing))
             return
         session.space.unsubscribe(subscription)
-        session.outbox.forget(subscription)
+        session.outbox.settle()
         self._accept(session, id)
 
     def serve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
