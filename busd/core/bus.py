@@ -17,6 +17,7 @@ from busd.core.outbox import Outbox, Part
 from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
 from busd.core.quotas import Quotas
 from busd.core.reasons import Departure, Drop
+from busd.core.relay import Relay
 from busd.core.requests import Requests
 from busd.core.session import Session
 from busd.core.space import Plan, Space
@@ -37,6 +38,9 @@ BROKER: Final = "$bus"
 _REQUESTS: Final = frozenset({Kind.SUBSCRIBE, Kind.UNSUBSCRIBE, Kind.SERVE, Kind.UNSERVE, Kind.CALL})
 """Kinds whose first field is an id of the sender's own choice."""
 
+_RELAYED: Final = frozenset({Kind.CALL, Kind.REPLY})
+"""Kinds of which several in a row are forwarded as one piece."""
+
 _Handler = Callable[[Session, list[Any], bytes, int, int, float], None]
 
 
@@ -53,7 +57,8 @@ class Bus:
         self.draining = False
         self._origin = envelope.origin(BROKER, "host", NODE_TENANT, "", 0)
         self._counters = Counters()
-        self._calls = Calls(self._origin, self._counters)
+        self._relay = Relay()
+        self._calls = Calls(self._origin, self._counters, self._relay)
         self._decoder = Decoder()
         self._requests = Requests(self, self._calls, self._counters, self._origin)
         self._handshakes: Deadlines[Session] = Deadlines()
@@ -117,46 +122,8 @@ class Bus:
         if len(frame) > LARGE_FRAME_BYTES and (excess := self._too_large(envelopes)) is not None:
             self.end(session, excess, Departure.PROTOCOL_ERROR, now)
             return
-        plans = session.space.plans.decisions
-        state: State = session.state
-        steps = self._steps[state]
-        publishing = Kind.PUBLISH in TRANSITIONS[state]
-        run: Plan | None = None
-        first = 0
-        # Messages in a row that go to the same receivers are one run: one slice of the frame, one entry per receiver.
-        for index, message in enumerate(envelopes):
-            kind = message[0]
-            plan = None
-            if kind == Kind.PUBLISH and publishing:
-                plan = plans.get(message[1]) or self._plan(session, message[1])
-                if plan is run and index - first < RUN_MESSAGES and (run is None or not run.latest):
-                    continue
-            if run is not None:
-                subject = envelopes[first][1]
-                self._forward(session, run, subject, frame, offsets[first], offsets[index], index - first)
-            run = plan
-            first = index
-            if kind == Kind.PUBLISH and publishing:
-                continue
-            step = steps.get(kind)
-            if step is None:
-                if not self._skip(session, kind, now):
-                    return
-                continue
-            session.state, handler = step
-            if kind in _REQUESTS and session.uses(message[1]):
-                self._requests.refuse(session, message[1], BusError(Code.ID_IN_USE, id=message[1]))
-                continue
-            handler(session, message, frame, offsets[index], offsets[index + 1], now)
-            if session.state is not state:
-                state = session.state
-                if state is State.CLOSING:
-                    return
-                steps = self._steps[state]
-                publishing = Kind.PUBLISH in TRANSITIONS[state]
-        if run is not None:
-            subject = envelopes[first][1]
-            self._forward(session, run, subject, frame, offsets[first], offsets[-1], len(envelopes) - first)
+        self._route(session, frame, envelopes, offsets, now)
+        self._relay.flush()
         if session.outbox.control > self.quotas.control_bytes:
             self.end(session, self._not_reading(session), Departure.NOT_READING, now)
 
@@ -289,6 +256,58 @@ class Bus:
             call_seconds=counters.call_seconds.statistics(),
         )
 
+    # -- the path of a message ----------------------------------------------------------------------------------------
+
+    def _route(
+        self, session: Session, frame: bytes, envelopes: list[list[Any]], offsets: list[int], now: float
+    ) -> None:
+        """Handle the envelopes of one frame in order, until one ends the session.
+
+        Messages in a row that go to the same receivers are one run: one slice of the frame, one entry per receiver.
+        Calls and replies in a row are one run of the relay.
+        """
+        plans = session.space.plans.decisions
+        state: State = session.state
+        steps = self._steps[state]
+        publishing = Kind.PUBLISH in TRANSITIONS[state]
+        run: Plan | None = None
+        first = 0
+        for index, message in enumerate(envelopes):
+            kind = message[0]
+            plan = None
+            if kind == Kind.PUBLISH and publishing:
+                plan = plans.get(message[1]) or self._plan(session, message[1])
+                if plan is run and index - first < RUN_MESSAGES and (run is None or not run.latest):
+                    continue
+            if run is not None:
+                subject = envelopes[first][1]
+                self._forward(session, run, subject, frame, offsets[first], offsets[index], index - first)
+            run = plan
+            first = index
+            if kind == Kind.PUBLISH and publishing:
+                continue
+            step = steps.get(kind)
+            if step is None:
+                if not self._skip(session, kind, now):
+                    return
+                continue
+            if kind not in _RELAYED:
+                self._relay.flush()
+            session.state, handler = step
+            if kind in _REQUESTS and session.uses(message[1]):
+                self._requests.refuse(session, message[1], BusError(Code.ID_IN_USE, id=message[1]))
+                continue
+            handler(session, message, frame, offsets[index], offsets[index + 1], now)
+            if session.state is not state:
+                state = session.state
+                if state is State.CLOSING:
+                    return
+                steps = self._steps[state]
+                publishing = Kind.PUBLISH in TRANSITIONS[state]
+        if run is not None:
+            subject = envelopes[first][1]
+            self._forward(session, run, subject, frame, offsets[first], offsets[-1], len(envelopes) - first)
+
     # -- publish and subscribe ----------------------------------------------------------------------------------------
 
     def _plan(self, session: Session, subject: str) -> Plan | None:
@@ -305,6 +324,7 @@ class Bus:
     def _forward(
         self, session: Session, plan: Plan, subject: str, frame: bytes, start: int, end: int, count: int
     ) -> None:
+        self._relay.flush()
         data = _slice(frame, start, end)
         origin = session.origin
         for outbox, subscriptions in plan.receivers:

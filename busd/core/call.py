@@ -24,5 +24,5 @@ class Call:
         self.service = service
         self.responder = service.session
         self.started = started
-        self.slot = 0
+        self.slot: dict[Call, None] = {}
         """Where its deadline is kept."""

@@ -11,13 +11,13 @@ from typing import Any
 from busd.core.call import Call
 from busd.core.counters import Counters
 from busd.core.deadlines import Deadlines
-from busd.core.outbox import Part
 from busd.core.reasons import Drop
+from busd.core.relay import Relay
 from busd.core.session import Session
 from busproto import envelope
-from busproto.envelope import OUTCOMES, STATUS_CODES, Status, with_id
+from busproto.envelope import OUTCOMES, STATUS_CODES, Status
 from busproto.errors import BusError, Code, body_of
-from busproto.limits import ID_MAX
+from busproto.limits import ID_FIRST, ID_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,16 @@ class CallsStatistics:
 class Calls:
     """The calls that responders hold, by the broker's number for each."""
 
-    __slots__ = ("_counters", "_deadlines", "_held", "_last", "_origin", "in_flight")
+    __slots__ = ("_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "in_flight")
 
-    def __init__(self, origin: bytes, counters: Counters) -> None:
+    def __init__(self, origin: bytes, counters: Counters, relay: Relay) -> None:
         """``origin`` goes before the outcomes that the broker itself decides."""
+        self._relay = relay
         self._origin = origin
         self._counters = counters
         self._held: dict[int, Call] = {}
         self._deadlines: Deadlines[Call] = Deadlines()
-        self._last = 0
+        self._last = ID_FIRST
         self.in_flight = 0
 
     def start(self, caller: Session, request: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
@@ -64,13 +65,13 @@ class Calls:
             self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=error.text)
             return
         number = self._next_number()
-        if not responder.outbox.put(caller.origin, with_id(frame, start, end, number), 1):
+        if not self._relay.forward(responder.outbox, caller.origin, frame, start, end, number):
             reason = f"{responder.name} reads too slowly: its outbox is full"
             self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=reason)
             return
         call = Call(number, caller, id, subject, service, now)
-        self._held[number] = responder.held[number] = caller.calls[id] = call
         call.slot = self._deadlines.add(call, now + request[3] / 1000)
+        self._held[number] = responder.held[number] = caller.calls[id] = call
         group.start(service)
         self.in_flight += 1
 
@@ -84,8 +85,7 @@ class Calls:
         if caller is None:
             self._drop(responder, Drop.REPLY_LATE)
         else:
-            data: Part = with_id(frame, start, end, call.caller_id)
-            if not caller.outbox.put(responder.origin, data, 1):
+            if not self._relay.forward(caller.outbox, responder.origin, frame, start, end, call.caller_id):
                 reason = f"{caller.name} reads too slowly: its outbox is full"
                 self._end(call, Status.OVERLOADED, now, reason=reason)
                 if status == Status.PARTIAL:
@@ -143,7 +143,7 @@ class Calls:
     def _next_number(self) -> int:
         number = self._last
         while True:
-            number = number % ID_MAX + 1
+            number = number + 1 if number < ID_MAX else ID_FIRST
             if number not in self._held:
                 self._last = number
                 return number
@@ -152,6 +152,7 @@ class Calls:
         """Tell the caller an outcome that the broker decides, and let go of it."""
         caller = call.caller
         assert caller is not None
+        self._relay.flush()
         body = body_of(STATUS_CODES[status], {"subject": call.subject, **fields})
         caller.outbox.put_control(self._origin, envelope.reply(call.caller_id, status, None, envelope.pack(body)))
         self._leave_caller(call, status, now)
@@ -168,6 +169,7 @@ class Calls:
         self._counters.call_seconds.observe(now - call.started)
 
     def _tell_responder(self, call: Call) -> None:
+        self._relay.flush()
         call.responder.outbox.put_control(None, envelope.cancel(call.number))
 
     def _finish(self, call: Call) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from busd.core.histogram import Histogram
 from busd.core.principal import BOUNDARIES
 from busd.core.reasons import Departure, Drop
+from busproto.envelope import OUTCOMES
 
 
 class Counters:
@@ -33,7 +34,7 @@ class Counters:
         """By the receiver's boundary and reason."""
         self.departures: Counter[tuple[str, Departure]] = Counter()
         """By boundary and reason."""
-        self.calls: Counter[str] = Counter()
+        self.calls = dict.fromkeys(OUTCOMES.values(), 0)
         """Calls ended, by outcome."""
         self.refusals: Counter[str] = Counter()
         """Envelopes refused, by name of the error."""

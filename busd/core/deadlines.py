@@ -26,21 +26,20 @@ class Deadlines(Generic[Thing]):
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
-    def add(self, thing: Thing, deadline: float) -> int:
+    def add(self, thing: Thing, deadline: float) -> dict[Thing, None]:
         """Let ``thing`` expire at ``deadline`` (seconds). Returns the slot that ``remove`` needs."""
-        slot = int(deadline * TICKS_PER_SECOND) + 1
-        things = self._slots.get(slot)
-        if things is None:
-            things = self._slots[slot] = {}
-            heapq.heappush(self._order, slot)
-        things[thing] = None
+        number = int(deadline * TICKS_PER_SECOND) + 1
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = {}
+            heapq.heappush(self._order, number)
+        slot[thing] = None
         return slot
 
-    def remove(self, thing: Thing, slot: int) -> None:
+    @staticmethod
+    def remove(thing: Thing, slot: dict[Thing, None]) -> None:
         """Forget ``thing``; nothing happens if it has expired."""
-        things = self._slots.get(slot)
-        if things is not None:
-            things.pop(thing, None)
+        slot.pop(thing, None)
 
     def next(self) -> float | None:
         """When the next thing may expire, in seconds; None when there is nothing."""
@@ -53,5 +52,7 @@ class Deadlines(Generic[Thing]):
         """Remove and return what is due at ``now``, earliest slot first."""
         due: list[Thing] = []
         while self._order and self._order[0] <= now * TICKS_PER_SECOND:
-            due.extend(self._slots.pop(heapq.heappop(self._order)))
+            slot = self._slots.pop(heapq.heappop(self._order))
+            due.extend(slot)
+            slot.clear()
         return due

@@ -10,9 +10,10 @@ from busd.core.subscription import Subscription
 from busproto import envelope
 from busproto.limits import BATCH_BYTES
 
-Part = bytes | memoryview
-Entry = tuple[bytes | None, Part, int]
-"""Origin envelope that must precede it (None: it needs none), envelopes of one sender in a row, messages among them."""
+Part = bytes | bytearray | memoryview
+Entry = tuple[bytes | None, Part, int, Part | None]
+"""Origin envelope that must precede it (None: it needs none), envelopes of one sender in a row, messages among them,
+and the rest of the envelope if it was too large to be copied."""
 
 OVERHEAD: Final = 128
 """Bytes charged for an entry besides its data: the objects that hold it. Else 30-byte messages would cost fivefold."""
@@ -101,7 +102,7 @@ class Outbox:
             self._charge(-len(older[1]) - OVERHEAD, -1)
             self.conflated += 1
             self._count_drop(Drop.CONFLATED, 1)
-        if not self._fits(len(data), 1):
+        if not self.has_room(len(data), 1):
             self._lose(1, subscriptions)
             return
         self._newest[subject] = (origin, data)
@@ -110,25 +111,28 @@ class Outbox:
 
     def put(self, origin: bytes, data: Part, count: int) -> bool:
         """Queue ``data`` (``count`` messages) from ``origin``; False, and nothing queued, if it does not fit."""
-        bytes = self.bytes + len(data) + OVERHEAD
-        messages = self.messages + count
-        if bytes > self._limit_bytes or messages > self._limit_messages:
+        if not self.has_room(len(data), count):
             return False
+        self.append(origin, data, count)
+        return True
+
+    def has_room(self, length: int, count: int) -> bool:
+        """Whether one more entry of ``length`` bytes and ``count`` messages fits."""
+        return self.bytes + length + OVERHEAD <= self._limit_bytes and self.messages + count <= self._limit_messages
+
+    def append(self, origin: bytes | None, data: Part, count: int, rest: Part | None = None) -> None:
+        """Queue ``data`` and ``rest`` as one entry, for which there is room."""
         if not self._entries:
             self._wake()
-        self._entries.append((origin, data, count))
-        self.bytes = bytes
-        self.messages = messages
-        if bytes > self.peak:
-            self.peak = bytes
-        return True
+        self._entries.append((origin, data, count, rest))
+        self.bytes += len(data) + OVERHEAD if rest is None else len(data) + len(rest) + OVERHEAD
+        self.messages += count
+        if self.bytes > self.peak:
+            self.peak = self.bytes
 
     def put_control(self, origin: bytes | None, data: bytes) -> None:
         """Queue an answer of the broker's own, past the quota; ``control`` says how much of that waits."""
-        if not self._entries:
-            self._wake()
-        self._entries.append((origin, data, 0))
-        self._charge(len(data) + OVERHEAD, 0)
+        self.append(origin, data, 0)
         self.control += len(data) + OVERHEAD
 
     def settle(self) -> None:
@@ -139,7 +143,7 @@ class Outbox:
         """
         if self._gaps:
             self._tell_gaps()
-        self._entries.extend((origin, data, 1) for origin, data in self._newest.values())
+        self._entries.extend((origin, data, 1, None) for origin, data in self._newest.values())
         self._newest.clear()
 
     # -- taking out ---------------------------------------------------------------------------------------------------
@@ -151,8 +155,8 @@ class Outbox:
         parts: list[Part] = []
         last: bytes | None = None
         size = taken = messages = released = control = 0
-        for origin, data, count in self._entries:
-            length = len(data)
+        for origin, data, count, rest in self._entries:
+            length = len(data) if rest is None else len(data) + len(rest)
             if size + length > limit and taken:
                 break
             if origin is not None and origin is not last:
@@ -160,6 +164,8 @@ class Outbox:
                 size += len(origin)
                 last = origin
             parts.append(data)
+            if rest is not None:
+                parts.append(rest)
             size += length
             released += length + OVERHEAD
             if count:
@@ -202,9 +208,6 @@ class Outbox:
         )
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    def _fits(self, length: int, count: int) -> bool:
-        return self.bytes + length + OVERHEAD <= self._limit_bytes and self.messages + count <= self._limit_messages
 
     def _has_drained(self) -> bool:
         return self.bytes * 2 <= self._limit_bytes and self.messages * 2 <= self._limit_messages

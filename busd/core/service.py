@@ -27,36 +27,49 @@ class Group:
     number; within a bucket they take turns.
     """
 
-    __slots__ = ("_buckets", "_lowest", "members", "name", "pattern")
+    __slots__ = ("_buckets", "_lowest", "_only", "members", "name", "pattern")
 
     def __init__(self, pattern: str, name: str) -> None:
         self.pattern = pattern
         self.name = name
         self.members = 0
+        self._only: Service | None = None
+        """The member, while there is just one, as there mostly is: it needs no bucket."""
         self._buckets: list[dict[Service, None]] = [{}]
         self._lowest = 0
 
     def add(self, service: Service) -> None:
         """Let ``service``, which has no calls yet, take part."""
         self.members += 1
-        self._buckets[0][service] = None
-        self._lowest = 0
+        if self.members == 1:
+            self._only = service
+            return
+        if self._only is not None:
+            self._put(self._only)
+            self._only = None
+        self._put(service)
 
     def remove(self, service: Service) -> bool:
         """``service`` takes no more calls; those it has are its own. False if it was not a member."""
-        bucket = self._buckets[service.outstanding]
-        if service not in bucket:
+        if service is self._only:
+            self._only = None
+        elif service.outstanding < len(self._buckets) and service in self._buckets[service.outstanding]:
+            del self._buckets[service.outstanding][service]
+        else:
             return False
-        del bucket[service]
         self.members -= 1
         return True
 
     def services(self) -> list[Service]:
         """The members, fewest outstanding first."""
+        if self._only is not None:
+            return [self._only]
         return [service for bucket in self._buckets for service in bucket]
 
     def choose(self) -> Service:
         """The member with the fewest calls outstanding, the one that waited longest among equals."""
+        if self._only is not None:
+            return self._only
         buckets = self._buckets
         while not buckets[self._lowest]:
             self._lowest += 1
@@ -64,19 +77,25 @@ class Group:
 
     def start(self, service: Service) -> None:
         """``service`` was given a call."""
-        buckets = self._buckets
-        del buckets[service.outstanding][service]
-        service.outstanding += 1
-        if service.outstanding == len(buckets):
-            buckets.append({})
-        buckets[service.outstanding][service] = None
+        if service is not self._only:
+            del self._buckets[service.outstanding][service]
+            service.outstanding += 1
+            self._put(service)
+        else:
+            service.outstanding += 1
 
     def finish(self, service: Service) -> None:
         """``service`` has finished a call. It may have left the group since it was given."""
-        bucket = self._buckets[service.outstanding]
         service.outstanding -= 1
-        if service in bucket:
-            del bucket[service]
-            self._buckets[service.outstanding][service] = None
-            if service.outstanding < self._lowest:
-                self._lowest = service.outstanding
+        if service is self._only:
+            return
+        was = service.outstanding + 1
+        if was < len(self._buckets) and service in self._buckets[was]:
+            del self._buckets[was][service]
+            self._put(service)
+
+    def _put(self, service: Service) -> None:
+        while len(self._buckets) <= service.outstanding:
+            self._buckets.append({})
+        self._buckets[service.outstanding][service] = None
+        self._lowest = min(self._lowest, service.outstanding)

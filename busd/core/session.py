@@ -84,11 +84,11 @@ class Session:
         """Why it ends, once that is known."""
         self.error: dict[str, Any] | None = None
         """The error body that goes with it."""
-        self.handshake_slot: int | None = None
+        self.handshake_slot: dict[Session, None] | None = None
         """Where the deadline of its hello is kept, until it has come."""
         self.held_bytes = 0
         """Bytes of a frame of which only a part has come."""
-        self.frame_slot: int | None = None
+        self.frame_slot: dict[Session, None] | None = None
         """Where the deadline of that frame is kept."""
         self.frame_mark = 0
         """What had been received when that deadline was set: if there is more, the frame has come."""

@@ -235,7 +235,7 @@ _ROWS: Final = (
         "caller",
         False,
         "id {id} is already used by this endpoint",
-        "Use each id once until its final reply has come; count upwards from 1.",
+        "Use each id once until its final reply has come; count upwards.",
     ),
     Entry(
         2005,

@@ -206,15 +206,14 @@ _INT_WIDTH: Final = bytes(
 """Bytes that a msgpack array header or integer takes, by its first byte."""
 
 
-def with_id(frame: bytes, start: int, end: int, id: int) -> bytes:
-    """The decoded envelope ``frame[start:end]`` of kind call, reply or cancel with another id; the rest as it is.
+def head_with_id(frame: bytes, start: int, id: int) -> tuple[bytes, int]:
+    """The beginning of the decoded call, reply or cancel at ``frame[start:]`` with another id, and where its rest is.
 
     Works on the bytes, so a payload is never decoded or encoded again.
     """
     old = start + _ARRAY_WIDTH[frame[start]]
     old += _INT_WIDTH[frame[old]]
-    rest = old + _INT_WIDTH[frame[old]]
-    return b"%b\xce%b%b" % (frame[start:old], id.to_bytes(4, "big"), frame[rest:end])
+    return b"%b\xce%b" % (frame[start:old], id.to_bytes(4, "big")), old + _INT_WIDTH[frame[old]]
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------------

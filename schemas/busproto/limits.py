@@ -84,6 +84,9 @@ MANIFEST_SUBJECTS: Final = 64
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
+ID_FIRST: Final = 2**16
+"""Where our own ids begin: from here on msgpack writes five bytes, in which the broker replaces an id in place."""
+
 ID_MAX: Final = 2**32 - 1
 """Request ids are unsigned 32-bit integers, from 1: wide enough not to wrap within a call's life."""
 

@@ -19,7 +19,7 @@ def test_reply_reaches_the_caller_under_its_own_id() -> None:
     responder.send(envelope.reply(request[1], Status.OK, {"id": "h"}, b"answer"))
     assert caller.take() == [[Kind.REPLY, id, Status.OK, {"id": "h"}, b"answer"]]
     assert caller.origins[-1] == [Kind.ORIGIN, responder.name, "host", "node", "host", 0]
-    assert world.statistics().calls == {"reply": 1}
+    assert {outcome for outcome, count in world.statistics().calls.items() if count} == {"reply"}
     assert world.statistics().call_seconds.count == 1
 
 
