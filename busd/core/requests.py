@@ -11,10 +11,14 @@ from busd.core.subscription import Subscription
 from busproto import envelope
 from busproto.envelope import Status
 from busproto.errors import BusError, Code
+from busproto.limits import VALUE_BYTES
 from busproto.subjects import check_name, check_pattern, check_subject, is_reserved
 
 if TYPE_CHECKING:
     from busd.core.bus import Bus
+
+REQUEST_ITEMS: Final = 64
+"""Entries in one list or map of a request to the broker itself: none of its services takes more than a few."""
 
 _NIL: Final = envelope.pack(None)
 
@@ -148,7 +152,9 @@ class Requests:
             self._calls.refuse(session, id, Status.NO_RESPONDERS, subject=subject)
             return
         try:
-            request = envelope.unpack(payload) if len(payload) else None
+            if len(payload) > VALUE_BYTES:
+                raise BusError(Code.PAYLOAD_TOO_LARGE, size=len(payload), limit=VALUE_BYTES)
+            request = envelope.unpack(payload, REQUEST_ITEMS) if len(payload) else None
             data = envelope.pack(service(self._bus, session, request, now))
         except BusError as error:
             self.refuse(session, id, error)

@@ -52,14 +52,16 @@ class Connection(asyncio.Protocol):
             return
         session = self.session
         if self._zmtp.ready:
+            outbox = session.outbox
             take = self._pump.bus.take
-            while not self._paused and (parts := take(session)):
+            while outbox and not self._paused:
+                parts = take(session)
                 size = sum(map(len, parts))
                 if size <= BATCH_BYTES:
                     transport.write(b"".join((frame_header(size), *parts)))
                 else:
                     transport.writelines((frame_header(size), *parts))
-            if self._paused and session.outbox and not session.closing:
+            if self._paused and outbox and not session.closing:
                 return
         if session.closing:
             self._close(transport)
@@ -118,7 +120,8 @@ class Connection(asyncio.Protocol):
     def _write_zmtp(self) -> None:
         """Send what ZMTP itself has to say: READY, PONG, ERROR."""
         data = self._zmtp.data_to_send()
-        if data and self._transport is not None:
+        # A peer that does not read gets no PONG either: they would pile up in the transport, charged to nobody.
+        if data and not self._paused and self._transport is not None:
             self._transport.write(data)
 
     def _close(self, transport: asyncio.Transport) -> None:

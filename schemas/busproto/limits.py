@@ -57,6 +57,13 @@ CONTROL_ITEMS: Final = 256
 CONTROL_DEPTH: Final = 4
 """Nesting inside a manifest, options or error fields."""
 
+CONTROL_VALUES: Final = 1024
+"""Values in one manifest, options or error body, all levels together: lists of maps of lists would multiply."""
+
+STRUCTURE_BYTES: Final = 2 * BATCH_BYTES
+"""What one frame may hold besides the strings and binaries that are its envelopes' own fields. An empty list takes one
+byte of a frame and 64 of memory: 16 MiB of them took 1 GiB and 6 s. A conforming sender stays below BATCH_BYTES."""
+
 LARGE_FRAME_BYTES: Final = BATCH_BYTES
 """Frames above this are decoded without copying payloads; what is not payload must fit in one window this long."""
 

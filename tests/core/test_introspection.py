@@ -124,3 +124,11 @@ def test_undecodable_request_is_an_error_reply() -> None:
 def test_unknown_service_has_no_responders() -> None:
     peer = World().peer()
     assert peer.request(envelope.call(1, "$bus.nothing", 100, None, b""), 1)[2] == Status.NO_RESPONDERS
+
+
+def test_request_too_large_for_any_service_is_refused_before_it_is_decoded() -> None:
+    peer = World().peer()
+    reply = peer.request(envelope.call(1, "$bus.ping", 100, None, b"\xdd\x00\x00\x10\x00" * 1000), 1)
+    assert error_of(reply)["code"] == 2007
+    wide = peer.request(envelope.call(2, "$bus.ping", 100, None, b"\xdc\x00\x41" + b"\xc0" * 65), 2)
+    assert error_of(wide)["code"] == 6002

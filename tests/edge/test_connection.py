@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from busd.edge.connection import WRITE_HIGH_WATER
 from busproto import envelope
 from busproto.envelope import Kind, Status
 from tests.edge.raw import RawPeer, descriptors, listening, loops, run
@@ -203,5 +204,23 @@ def test_nothing_is_left_of_a_thousand_connections(tmp_path: Path, loop: str) ->
             warm.send(envelope.ping(1))
             await warm.expect(Kind.PONG)
             assert node.bus.statistics().departures == {("host", "connection-lost"): 1000}
+
+    run(main(), loop)
+
+
+def test_pings_of_a_peer_that_does_not_read_pile_up_nowhere(tmp_path: Path, loop: str) -> None:
+    async def main() -> None:
+        async with listening(tmp_path / "s") as node:
+            watcher, flooder = await node.peer(), await node.peer()
+            flooder.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            (connection,) = (c for c in node.acceptor._connections if c.session.name == "host-2")
+            ping = b"\x04\x17\x04PING\x00\x00" + b"c" * 16
+            for _ in range(40):
+                flooder.writer.write(ping * 2000)
+                await flooder.writer.drain()
+            watcher.send(envelope.ping(1))
+            await watcher.expect(Kind.PONG)
+            assert connection._transport is not None
+            assert connection._transport.get_write_buffer_size() < 2 * WRITE_HIGH_WATER
 
     run(main(), loop)
