@@ -1,0 +1,215 @@
+"""Shell completion: one walk over the words typed so far, and three short scripts that ask for it.
+
+The scripts call ``bus __complete WORD...`` with the words after ``bus``, the last one being typed. It prints
+candidates, one a line, each with a tab and a description where there is one; the line ``:file`` asks the shell to
+complete a path.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from buscli.output import printable
+from buscli.table import CONNECTION, FORM, NAMES, Argument, Command, commands, load
+
+FILE: Final = ":file"
+_LIVE_SECONDS: Final = 0.5
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.-]+")
+"""What of the bus is offered to a shell: guests choose names there, so nothing that a shell could act on passes."""
+
+_BASH: Final = r"""# bash completion for bus. Load it with: source <(bus completion bash)
+_bus() {
+    local word rest
+    COMPREPLY=()
+    while IFS=$'\t' read -r word rest; do
+        if [[ $word == :file ]]; then
+            compopt -o filenames
+            mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]#=}")
+        else
+            COMPREPLY+=("$word")
+        fi
+    done < <("$1" __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+}
+complete -F _bus bus
+"""
+
+_ZSH: Final = r"""#compdef bus
+# zsh completion for bus. Put it in a directory of $fpath as _bus, or load it with: source <(bus completion zsh)
+_bus() {
+    local line
+    local -a offers
+    for line in "${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
+        case $line in
+            (:file) _files ;;
+            (?*) offers+=("${line/$'\t'/:}") ;;
+        esac
+    done
+    (( $#offers )) && _describe bus offers
+}
+if [[ $funcstack[1] == _bus ]]; then _bus "$@"; else compdef _bus bus; fi
+"""
+
+_FISH: Final = r"""# fish completion for bus. Save it as ~/.config/fish/completions/bus.fish
+function __bus_complete
+    set -l words (commandline -opc)
+    set -l typed (commandline -ct)
+    for line in ($words[1] __complete $words[2..-1] "$typed" 2>/dev/null)
+        if test "$line" = ":file"
+            __fish_complete_path "$typed"
+        else
+            echo $line
+        end
+    end
+end
+complete -c bus -f -a '(__bus_complete)'
+"""
+
+_SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def script(shell: str) -> str:
+    """The completion script for ``shell``: bash, zsh or fish."""
+    return _SCRIPTS[shell]
+
+
+class Offer(NamedTuple):
+    """One candidate."""
+
+    word: str
+    says: str = ""
+
+
+class _Typed:
+    """What was typed after a command's name: which argument the next word belongs to."""
+
+    def __init__(self, arguments: tuple[Argument, ...], words: Iterable[str]) -> None:
+        self.bus: str | None = None
+        self.expects: Argument | None = None
+        """The option whose value comes next."""
+        self._options = {name: argument for argument in arguments for name in argument.spellings if argument.is_option}
+        self._places = [argument for argument in arguments if not argument.is_option]
+        self._taken = 0
+        for word in words:
+            self._take(word)
+
+    def _take(self, word: str) -> None:
+        if self.expects is not None:
+            if word == "=":  # bash splits --format=text into three words
+                return
+            if self.expects.name == "--bus":
+                self.bus = word
+            self.expects = None
+        elif word.startswith("-") and word != "-":
+            option = self._options.get(word)
+            if option is not None and option.takes_value:
+                self.expects = option
+            elif word.startswith("--bus="):
+                self.bus = word.removeprefix("--bus=")
+        else:
+            self._taken += 1
+
+    @property
+    def place(self) -> Argument | None:
+        """The positional argument that the next word would be."""
+        if self._taken < len(self._places):
+            return self._places[self._taken]
+        last = self._places[-1] if self._places else None
+        return last if last is not None and last.arity == "many" else None
+
+    def option(self, name: str) -> Argument | None:
+        return self._options.get(name)
+
+
+def complete(words: list[str]) -> Iterator[Offer]:
+    """Candidates for the last of ``words`` (the words after ``bus``; the last may be empty)."""
+    *before, typed = words or [""]
+    globals_ = _Typed((*CONNECTION, *FORM), ())
+    for index, word in enumerate(before):
+        if globals_.expects is None and not word.startswith("-") and word != "=":
+            return _complete_command(word, before[index + 1 :], typed, globals_.bus)
+        globals_ = _Typed((*CONNECTION, *FORM), before[: index + 1])
+    if globals_.expects is not None:
+        return _matching(typed.removeprefix("="), _values(globals_.expects, None))
+    if typed.startswith("-"):
+        names = [Offer(argument.name, argument.help) for argument in (*CONNECTION, *FORM)]
+        return _matching(typed, [*names, Offer("--help", "show help"), Offer("--version", "show versions")])
+    return _matching(typed, [Offer(command.name, command.help) for command in commands()])
+
+
+def _complete_command(name: str, words: list[str], typed: str, bus: str | None) -> Iterator[Offer]:
+    if name not in NAMES:
+        return iter(())
+    command = load(name)
+    arguments = command.all_arguments()
+    state = _Typed(arguments, words)
+    bus = state.bus or bus
+    if state.expects is not None:
+        return _matching(typed.removeprefix("="), _values(state.expects, bus))
+    option, equals, value = typed.partition("=")
+    if equals and (argument := state.option(option)) is not None:
+        found = _matching(value, _values(argument, bus))
+        return (offer if offer.word == FILE else Offer(f"{option}={offer.word}", offer.says) for offer in found)
+    if typed.startswith("-"):
+        return _matching(typed, _option_names(command))
+    return iter(()) if state.place is None else _matching(typed, _values(state.place, bus))
+
+
+def _option_names(command: Command) -> list[Offer]:
+    offers = [Offer(argument.name, argument.help) for argument in command.all_arguments() if argument.is_option]
+    return [*offers, Offer("--help", "show help")]
+
+
+def _matching(typed: str, offers: Iterable[Offer]) -> Iterator[Offer]:
+    return (offer for offer in offers if offer.word == FILE or offer.word.startswith(typed))
+
+
+def _values(argument: Argument, bus: str | None) -> Iterable[Offer]:
+    """What ``argument`` may be."""
+    match argument.completes:
+        case "choices":
+            return [Offer(choice) for choice in argument.choices]
+        case "file":
+            return [Offer(FILE)]
+        case "command":
+            return [Offer(command.name, command.help) for command in commands()]
+        case "error":
+            from busproto.codes import ENTRIES
+
+            return [Offer(entry.name, str(entry.number)) for entry in ENTRIES.values()]
+        case "subject" | "endpoint":
+            return [offer for offer in _live(argument.completes, bus) if _PLAIN_WORD.fullmatch(offer.word)]
+        case "nothing":
+            return []
+
+
+def _live(what: str, bus: str | None) -> list[Offer]:
+    """Names from the bus itself; none when it does not answer in time: a prompt must never hang or show an error."""
+    import asyncio
+
+    from busproto.errors import BusError
+
+    async def ask() -> list[Offer]:
+        import busclient
+        from buscli.census import endpoints
+        from buscli.connection import COMPONENT
+
+        async with asyncio.timeout(_LIVE_SECONDS):
+            async with busclient.connect(
+                bus, component=COMPONENT, purpose="shell completion", reconnect=False
+            ) as attached:
+                rows = [row async for row in endpoints(attached)]
+        if what == "endpoint":
+            return [Offer(row["endpoint"], row["claims"].get("component", "")) for row in rows]
+        subjects = {name for row in rows for name in (*row["serves"], *row["claims"].get("publishes", ()))}
+        return [Offer(subject) for subject in sorted(subjects)]
+
+    try:
+        return asyncio.run(ask())
+    except (BusError, OSError, TimeoutError):
+        return []
+
+
+def serve_request(words: list[str]) -> None:
+    """Print the candidates for ``bus __complete WORD...``."""
+    lines = [f"{word}\t{printable(says)}" if says else word for word, says in complete(words)]
+    print("\n".join(lines))

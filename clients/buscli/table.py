@@ -1,0 +1,140 @@
+"""The command table: every command declares itself once, and parser, help and completion are made from that.
+
+A command is one file of `buscli.commands` that holds ``COMMAND`` (a `Command`) and ``run(args)``, which returns the
+exit code. To add one, write the file and add its name to `NAMES`. A file imports nothing heavy at its top (no SDK, no
+asyncio): ``bus --help`` and completion load all of them.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, Final, Literal, NamedTuple
+
+from buscli.exits import MEANINGS, Exit
+
+NAMES: Final[tuple[str, ...]] = (
+    "pub",
+    "sub",
+    "call",
+    "serve",
+    "list",
+    "inspect",
+    "explain",
+    "ping",
+    "check",
+    "stats",
+    "bench",
+    "errors",
+    "completion",
+    "help",
+)
+"""Every command, in the order that help shows them."""
+
+
+class Argument(NamedTuple):
+    """One argument of a command. A name that begins with ``--`` is an option, another one is positional."""
+
+    name: str
+    help: str
+    aliases: tuple[str, ...] = ()
+    """Other spellings of an option, the short one first."""
+    metavar: str = ""
+    convert: Callable[[str], Any] = str
+    """From the text typed to the value; raises ValueError with the reason."""
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    arity: Literal["one", "optional", "many", "flag", "repeat"] = "one"
+    """Positional: one, optional, or many (at least one). Option: one value, flag, or repeat (collects values)."""
+    completes: Literal["nothing", "choices", "file", "command", "subject", "endpoint", "error"] = "nothing"
+    """What a shell offers here."""
+
+    @property
+    def is_option(self) -> bool:
+        return self.name.startswith("--")
+
+    @property
+    def takes_value(self) -> bool:
+        return self.arity != "flag"
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Every way to write an option, short ones first."""
+        return tuple(sorted((self.name, *self.aliases), key=len))
+
+
+class Example(NamedTuple):
+    """A command line that works as printed, and what it does."""
+
+    line: str
+    says: str
+
+
+class Command(NamedTuple):
+    """One command: what it is called, takes, changes and returns."""
+
+    name: str
+    help: str
+    """One line, for the list of commands."""
+    description: str
+    """What a user must know beyond the arguments: one or two paragraphs."""
+    arguments: tuple[Argument, ...] = ()
+    examples: tuple[Example, ...] = ()
+    impact: Literal["ro", "rw"] = "ro"
+    """``ro``: only looks. ``rw``: sends something that other endpoints act on."""
+    connects: bool = True
+    """Whether it attaches to a bus, and so takes ``--bus``."""
+    records: bool = True
+    """Whether it prints tables and JSON lines, and so takes ``--json`` and ``--no-color``."""
+    exits: tuple[tuple[int, str], ...] = ()
+    """Exit codes and their meaning where they differ from `Exit`; `exit_codes` adds the common ones."""
+    usage_exit: int = Exit.USAGE
+
+    def all_arguments(self) -> tuple[Argument, ...]:
+        """Its own arguments and those that every command (that connects) takes."""
+        return (*self.arguments, *(CONNECTION if self.connects else ()), *(FORM if self.records else ()))
+
+    def exit_codes(self) -> tuple[tuple[int, str], ...]:
+        """Every exit code that this command can end with, and its meaning."""
+        if self.exits:
+            return self.exits
+        general = (Exit.OK, Exit.FAILED, Exit.USAGE)
+        bus = (Exit.NO_RESPONDERS, Exit.TIMEOUT, Exit.DENIED, Exit.OVERLOADED, Exit.UNKNOWN, Exit.NOT_CONNECTED)
+        last = (Exit.INTERRUPTED, Exit.BROKEN_PIPE, Exit.TERMINATED)
+        codes = (*general, *(bus if self.connects else ()), *last)
+        return tuple((int(code), MEANINGS[code]) for code in codes)
+
+
+CONNECTION: Final = (
+    Argument(
+        "--bus",
+        "address of the bus: unix:///path/host.sock or an absolute path "
+        "(default: $BUS_URL, else the socket that busd makes for this user, else /run/busd/host.sock)",
+        metavar="URL",
+        completes="file",
+    ),
+)
+"""What every command that attaches to a bus takes."""
+
+FORM: Final = (
+    Argument("--json", "one JSON object a line, on a terminal too (without it: when output is piped)", arity="flag"),
+    Argument("--no-color", "no colour on a terminal; NO_COLOR in the environment does the same", arity="flag"),
+)
+"""What every command that prints results takes."""
+
+
+def load(name: str) -> Command:
+    """The command called ``name``. Raises KeyError for a name that is not in `NAMES`."""
+    if name not in NAMES:
+        raise KeyError(name)
+    command: Command = import_module(f"buscli.commands.{name}").COMMAND
+    return command
+
+
+def commands() -> Iterator[Command]:
+    """Every command, in the order of `NAMES`."""
+    return map(load, NAMES)
+
+
+def runner(name: str) -> Callable[[Any], int]:
+    """The function that carries out the command called ``name``: parsed arguments to exit code."""
+    run: Callable[[Any], int] = import_module(f"buscli.commands.{name}").run
+    return run

@@ -1,0 +1,31 @@
+"""Figures and names for people."""
+
+
+def user_name(uid: int) -> str | int:
+    """The name of a user id, or the id itself where this machine has no name for it."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (ImportError, KeyError):
+        return uid
+
+
+def duration(seconds: float) -> str:
+    """A span of time with its two largest units, such as ``3h 20m``; below a minute with one."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes}m" if hours < 24 else f"{hours // 24}d {hours % 24}h"
+
+
+def short(seconds: float) -> str:
+    """A measured time in the unit that fits it: ``850 us``, ``1.25 ms``, ``2.1 s``."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"

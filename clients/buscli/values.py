@@ -1,0 +1,71 @@
+"""What arguments mean: durations, counts, sizes and headers as text. Each raises ValueError with the reason."""
+
+_SECONDS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
+
+
+def _split(text: str) -> tuple[str, str]:
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return number, text[len(number) :]
+
+
+def seconds(text: str) -> float:
+    """A positive duration: ``1.5``, ``500ms``, ``30s``, ``2m``, ``1h``. Bare numbers are seconds."""
+    number, unit = _split(text)
+    try:
+        value = float(number) * _SECONDS[unit]
+    except (KeyError, ValueError):
+        raise ValueError(f"'{text}' is not a duration: write 1.5, 500ms, 30s, 2m or 1h") from None
+    if not 0 < value < float("inf"):
+        raise ValueError(f"'{text}' must be more than zero")
+    return value
+
+
+def timeout(text: str) -> float:
+    """A duration that a call may wait: 1 ms to 24 h (schemas/README.md, "Bounds")."""
+    value = seconds(text)
+    if not 0.001 <= value <= 86400:
+        raise ValueError(f"'{text}' is not within 1ms to 24h")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a whole number") from None
+    if value < 1:
+        raise ValueError(f"'{text}' must be at least 1")
+    return value
+
+
+def rate(text: str) -> float:
+    """A positive number per second."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a number per second") from None
+    if not 0 < value < float("inf"):
+        raise ValueError(f"'{text}' must be more than zero")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes: ``100``, ``4k``, ``1MiB``. Units are powers of 1024."""
+    number, unit = _split(text)
+    try:
+        value = int(number) * _BYTES[unit.lower()]
+    except (KeyError, ValueError):
+        raise ValueError(f"'{text}' is not a size: write 100, 4k or 1MiB") from None
+    if value < 0:
+        raise ValueError(f"'{text}' must not be negative")
+    return value
+
+
+def header(text: str) -> tuple[str, str]:
+    """``name:value``; blanks after the colon are dropped, as in HTTP. The name is checked where the message is made."""
+    name, colon, value = text.partition(":")
+    if not colon or not name:
+        raise ValueError(f"'{text}' is not a header: write name:value")
+    return name, value.lstrip()
