@@ -7,6 +7,7 @@ come.
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 from busd.core.calls import Calls
@@ -24,7 +25,7 @@ from busd.core.space import Plan, Space
 from busd.core.states import TRANSITIONS, State
 from busd.core.statistics import BusStatistics
 from busproto import envelope
-from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Decoder, Kind
+from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Batch, Decoder, Kind
 from busproto.errors import BusError, Code
 from busproto.limits import BATCH_BYTES, FRAME_BYTES, LARGE_FRAME_BYTES
 from busproto.subjects import check_subject, is_reserved
@@ -110,19 +111,20 @@ class Bus:
         if session.closing:
             return
         try:
-            envelopes, offsets = self._decoder.decode(frame)
+            batch = self._decoder.decode(frame, fold=True)
         except BusError as error:
             self.end(session, error, Departure.PROTOCOL_ERROR, now)
             return
         boundary = session.principal.boundary
-        self._counters.received_messages[boundary] += len(envelopes)
+        count = sum(batch.counts)
+        self._counters.received_messages[boundary] += count
         self._counters.received_bytes[boundary] += len(frame)
-        session.received_messages += len(envelopes)
+        session.received_messages += count
         session.received_bytes += len(frame)
-        if len(frame) > LARGE_FRAME_BYTES and (excess := self._too_large(envelopes)) is not None:
+        if len(frame) > self.quotas.max_payload and (excess := self._too_large(batch.envelopes)) is not None:
             self.end(session, excess, Departure.PROTOCOL_ERROR, now)
             return
-        self._route(session, frame, envelopes, offsets, now)
+        self._route(session, frame, batch, now)
         self._relay.flush()
         if session.outbox.control > self.quotas.control_bytes:
             self.end(session, self._not_reading(session), Departure.NOT_READING, now)
@@ -258,33 +260,36 @@ class Bus:
 
     # -- the path of a message ----------------------------------------------------------------------------------------
 
-    def _route(
-        self, session: Session, frame: bytes, envelopes: list[list[Any]], offsets: list[int], now: float
-    ) -> None:
+    def _route(self, session: Session, frame: bytes, batch: Batch, now: float) -> None:
         """Handle the envelopes of one frame in order, until one ends the session.
 
         Messages in a row that go to the same receivers are one run: one slice of the frame, one entry per receiver.
         Calls and replies in a row are one run of the relay.
         """
+        envelopes, offsets, counts = batch
         plans = session.space.plans.decisions
         state: State = session.state
         steps = self._steps[state]
         publishing = Kind.PUBLISH in TRANSITIONS[state]
         run: Plan | None = None
-        first = 0
+        subject = ""
+        begin = messages = 0
         for index, message in enumerate(envelopes):
             kind = message[0]
             plan = None
-            if kind == Kind.PUBLISH and publishing:
+            publishes = kind == Kind.PUBLISH and publishing
+            if publishes:
                 plan = plans.get(message[1]) or self._plan(session, message[1])
-                if plan is run and index - first < RUN_MESSAGES and (run is None or not run.latest):
+                if plan is run and messages < RUN_MESSAGES and (run is None or not run.latest):
+                    messages += counts[index]
                     continue
             if run is not None:
-                subject = envelopes[first][1]
-                self._forward(session, run, subject, frame, offsets[first], offsets[index], index - first)
+                self._forward(session, run, subject, frame, begin, offsets[index], messages)
             run = plan
-            first = index
-            if kind == Kind.PUBLISH and publishing:
+            if publishes:
+                subject = message[1]
+                begin = offsets[index]
+                messages = counts[index]
                 continue
             step = steps.get(kind)
             if step is None:
@@ -305,8 +310,7 @@ class Bus:
                 steps = self._steps[state]
                 publishing = Kind.PUBLISH in TRANSITIONS[state]
         if run is not None:
-            subject = envelopes[first][1]
-            self._forward(session, run, subject, frame, offsets[first], offsets[-1], len(envelopes) - first)
+            self._forward(session, run, subject, frame, begin, offsets[-1], messages)
 
     # -- publish and subscribe ----------------------------------------------------------------------------------------
 
@@ -324,13 +328,19 @@ class Bus:
     def _forward(
         self, session: Session, plan: Plan, subject: str, frame: bytes, start: int, end: int, count: int
     ) -> None:
+        """Queue a run for its receivers. ``subject`` is the first message's, and everyone's where a plan has latest."""
         self._relay.flush()
         data = _slice(frame, start, end)
         origin = session.origin
         for outbox, subscriptions in plan.receivers:
             outbox.deliver(origin, data, count, subscriptions)
-        for outbox, subscriptions in plan.latest:
-            outbox.deliver_latest(origin, data, subject, subscriptions)
+        if plan.latest:
+            # What may be replaced by something newer is queued message by message.
+            offsets = [0, len(data)] if count == 1 else self._decoder.decode(bytes(data)).offsets
+            for begin, stop in pairwise(offsets):
+                part = _slice(frame, start + begin, start + stop)
+                for outbox, subscriptions in plan.latest:
+                    outbox.deliver_latest(origin, part, subject, subscriptions)
 
     def _announce(self, subject: str, session: Session, now: float) -> None:
         """Publish that ``session`` came or went, in the node's space and in its own tenant's."""

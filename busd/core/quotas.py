@@ -28,8 +28,9 @@ class Quotas:
     """Bytes queued for one endpoint. More than the largest payload, or that could never be delivered."""
     outbox_messages: int = 65536
     """Messages queued for one endpoint."""
-    control_bytes: int = MIB
-    """Bytes of answers queued for one endpoint beyond its outbox, before it is cut off as not reading."""
+    control_bytes: int = 8 * MIB
+    """Bytes of answers queued for one endpoint beyond its outbox, before it is cut off as not reading. More than one
+    read of its socket (256 KiB) can cause: 26,000 of the smallest calls that nobody serves are answered by 7 MB."""
     max_payload: int = PAYLOAD_BYTES
     """Bytes of one payload."""
     handshake_seconds: float = HANDSHAKE_SECONDS

@@ -222,12 +222,18 @@ def head_with_id(frame: bytes, start: int, id: int) -> tuple[bytes, int]:
 
 
 class Batch(NamedTuple):
-    """A decoded frame. Envelope ``i`` stands in ``frame[offsets[i]:offsets[i + 1]]``."""
+    """A decoded frame. Envelope ``i`` stands in ``frame[offsets[i]:offsets[i + 1]]``.
+
+    In a folded batch it may stand there with others like it: ``counts[i]`` publishes whose bytes before the payload
+    are the same, of which ``envelopes[i]`` is the first.
+    """
 
     envelopes: list[list[Any]]
     """Each is ``[kind, field, ...]``, checked against the table of kinds; fields appended by newer senders are kept."""
     offsets: list[int]
     """One more than there are envelopes; the last is the frame's length."""
+    counts: list[int]
+    """How many envelopes each one stands for; 1 in a batch that is not folded."""
 
 
 _Check = Callable[[list[Any]], str | None]
@@ -389,11 +395,13 @@ class Decoder:
     def __init__(self) -> None:
         self._unpacker = _unpacker()
 
-    def decode(self, frame: bytes) -> Batch:
+    def decode(self, frame: bytes, *, fold: bool = False) -> Batch:
         """Decode one frame of one or more envelopes.
 
         Skippable kinds are left in, for the caller to count. In frames above ``LARGE_FRAME_BYTES`` a payload above 255
-        bytes may be a ``memoryview`` into ``frame`` instead of ``bytes``: it has not been copied.
+        bytes may be a ``memoryview`` into ``frame`` instead of ``bytes``: it has not been copied. With ``fold``,
+        publishes in a row that differ in their short payloads alone are one entry: who forwards them need not look at
+        each, and comparing the bytes that they share takes a third of the time of decoding them.
 
         Raises:
             BusError: 1010 to 1013, naming the envelope. If this raises anything else, that is a bug.
@@ -403,29 +411,41 @@ class Decoder:
         unpacker = self._unpacker
         envelopes: list[list[Any]] = []
         offsets = [0]
-        base = unpacker.tell()
+        counts: list[int] = []
+        end = told = 0
         try:
+            told = unpacker.tell()
             unpacker.feed(frame)
             for envelope in unpacker:
                 kinds = _SIGNATURES.get(tuple(map(type, envelope)))
                 if kinds is None or envelope[0] not in kinds:
-                    self._examine(envelope, len(envelopes))
+                    self._examine(envelope, sum(counts))
                 elif (check := kinds[envelope[0]]) is not None and (reason := check(envelope)) is not None:
                     raise _refusal(envelope[0], reason)
+                start = end
+                end += unpacker.tell() - told
+                count = 1
+                if fold and envelope[0] == Kind.PUBLISH and len(envelope[3]) < 256:
+                    stop, count = _find_run(frame, start, end, len(envelope[3]))
+                    if stop > end:
+                        unpacker.read_bytes(stop - end)
+                        end = stop
+                told = unpacker.tell()
                 envelopes.append(envelope)
-                offsets.append(unpacker.tell() - base)
+                offsets.append(end)
+                counts.append(count)
         except _UNDECODABLE as error:
             self._unpacker = _unpacker()
-            raise _malformed(len(envelopes), error) from None
+            raise _malformed(sum(counts), error) from None
         except BusError:
             self._unpacker = _unpacker()
             raise
-        if offsets[-1] != len(frame) or not envelopes:
+        if end != len(frame) or not envelopes:
             self._unpacker = _unpacker()
-            raise _malformed(len(envelopes), "it ends in the middle" if frame else "the frame is empty")
-        if len(envelopes) > ENVELOPES_PER_FRAME:
+            raise _malformed(sum(counts), "it ends in the middle" if frame else "the frame is empty")
+        if sum(counts) > ENVELOPES_PER_FRAME:
             raise BusError(Code.ENVELOPE_TOO_MANY, limit=ENVELOPES_PER_FRAME)
-        return Batch(envelopes, offsets)
+        return Batch(envelopes, offsets, counts)
 
     def read(self, frame: bytes) -> list[list[Any]]:
         """The envelopes of a frame from one's own broker, which has checked it: a sixth of ``decode``'s time.
@@ -489,7 +509,7 @@ class Decoder:
                 raise _malformed(len(envelopes), f"more than {STRUCTURE_BYTES} bytes besides strings and payloads")
             if len(envelopes) > ENVELOPES_PER_FRAME:
                 raise BusError(Code.ENVELOPE_TOO_MANY, limit=ENVELOPES_PER_FRAME)
-        return Batch(envelopes, offsets)
+        return Batch(envelopes, offsets, [1] * len(envelopes))
 
     def _examine(self, envelope: Any, index: int) -> None:
         """The full check, for what the signature look-up does not settle at once. Raises BusError."""
@@ -513,6 +533,31 @@ class Decoder:
             raise _refusal(kind, f"fields of types {', '.join(t.__name__ for t in signature[1:])}")
         if (check := kinds[kind]) is not None and (reason := check(known)) is not None:
             raise _refusal(kind, reason)
+
+
+def _find_run(frame: bytes, start: int, end: int, payload: int) -> tuple[int, int]:
+    """How far publishes go on behind ``frame[start:end]`` that begin with the same bytes, and how many that makes.
+
+    ``payload`` is the length of the first one's, which must stand last with a two-byte header (msgpack's bin 8), as in
+    those that follow: an envelope with other fields, other headers or a longer payload ends the run.
+    """
+    mark = end - payload - 2
+    if frame[mark] != _BIN8 or frame[mark + 1] != payload:
+        return end, 1
+    head = frame[start : mark + 1]
+    length = len(head)
+    size = len(frame)
+    count = 1
+    while frame.startswith(head, end):
+        after = end + length
+        if after >= size or (stop := after + 1 + frame[after]) > size:
+            break
+        end = stop
+        count += 1
+    return end, count
+
+
+_BIN8: Final = 0xC4
 
 
 def _unpacker() -> Any:

@@ -12,6 +12,10 @@ HEADERS: Final = 1013
 KIND_UNEXPECTED: Final = 1014
 
 
+WORDY: Final = [64, [b"s" * 4000] * 10]
+"""A kind that may be skipped, with 40 KB in a list."""
+
+
 def document() -> Json:
     """batches.json."""
     return {
@@ -38,6 +42,7 @@ def _good_batches() -> list[Json]:
         _batch("mixed-lengths", [[3, "a", None, b"x" * size] for size in (0, 1, 31, 32, 255, 256, 1000)], "short and long payloads"),
         _batch("16384", [[11, 1]] * 16_384, "as many as there may be"),
         _batch("large-among-small", [publish, [3, "a.b", None, b"L" * 200_000], publish, [11, 7]], "a large payload between small envelopes"),
+        _batch("structure-under-128k", [WORDY] * 3 + [publish], "120 KB of values besides the envelopes' own strings"),
         _batch("many-over-128k", [[3, "a.b", None, b"p" * 1000]] * 140, "a frame of more than 128 KiB made of small envelopes"),
     ]  # fmt: skip
 

@@ -299,6 +299,12 @@ def _control(bound: int = 256) -> list[Json]:
     """Manifests, options and error bodies: how much, how deep, of what."""
     names = {f"k{n}": None for n in range(bound)}
 
+    def values(count: int) -> dict[str, Any]:
+        """A manifest that is ``count`` values: itself, and lists of numbers. A map's entry counts once."""
+        full, rest = divmod(count - 1, bound)
+        rows = {f"x-{n}": [0] * (bound - 1) for n in range(full)}
+        return {**rows, "x-rest": [0] * (rest - 1)} if rest else rows
+
     def bad(name: str, manifest: object, why: str, error: int = FIELDS) -> Json:
         return _invalid(f"control-{name}", envelope(1, 1, manifest), error, why)
 
@@ -306,6 +312,8 @@ def _control(bound: int = 256) -> list[Json]:
         _canonical("control-256-entries", [1, 1, names], "as many entries as there may be"),
         _canonical("control-256-in-list", [1, 1, {"serves": ["a"] * bound}], "as many entries as there may be"),
         _canonical("control-4-levels", [1, 1, {"a": {"b": {"c": {"d": 1}}}}], "as deep as it may be"),
+        _canonical("control-1024-values", [1, 1, values(1024)], "as many values as there may be, all levels together"),
+        bad("1025-values", values(1025), "at most 1024 values, all levels together"),
         _canonical("control-4096", [1, 1, {"purpose": "p" * 4096}], "the longest value"),
         bad("5-levels", {"a": {"b": {"c": {"d": {"e": 1}}}}}, "at most 4 levels"),
         bad("5-levels-lists", {"a": [[[[1]]]]}, "at most 4 levels"),

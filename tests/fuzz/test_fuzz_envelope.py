@@ -1,7 +1,8 @@
 """Fuzzing of the envelope decoder and of the payload decoder.
 
 The invariant: for any bytes, ``Decoder.decode`` gives a batch or raises BusError 1010 to 1013, never another exception,
-and ``Decoder.read`` gives the same envelopes wherever ``decode`` accepts, else any or such a refusal; what ``decode``
+and ``Decoder.read`` gives the same envelopes wherever ``decode`` accepts, else any or such a refusal; a folded batch
+unfolds to the same; what ``decode``
 accepts has the types of the README's table; offsets rise strictly from 0 to the frame's length, and each slice alone
 decodes to the same envelope; a decoder that has refused a thousand frames decodes the next as a new one would; peak
 memory stays below ``MEMORY_BASE`` and ``MEMORY_FACTOR`` bytes for each of up to ``STRUCTURE_BYTES``, and CPU time below
@@ -120,9 +121,9 @@ def shown(envelope: list[Any]) -> str:
     return repr([bytes(field) if type(field) is memoryview else field for field in envelope])
 
 
-def decode(decoder: Decoder, frame: bytes) -> Batch | BusError:
+def decode(decoder: Decoder, frame: bytes, *, fold: bool = False) -> Batch | BusError:
     try:
-        return decoder.decode(frame)
+        return decoder.decode(frame, fold=fold)
     except BusError as refusal:
         return refusal
 
@@ -162,6 +163,20 @@ def check_batch(batch: Batch, frame: bytes) -> None:
             assert [shown(envelope) for envelope in alone.envelopes] == [shown(envelope)]
 
 
+def check_folded(folded: Batch, batch: Batch, frame: bytes) -> None:
+    """Unfolded again, a folded batch is the batch."""
+    assert len(folded.counts) == len(folded.envelopes) == len(folded.offsets) - 1
+    index = 0
+    for envelope, (start, end), count in zip(folded.envelopes, pairwise(folded.offsets), folded.counts, strict=True):
+        assert (batch.offsets[index], batch.offsets[index + count]) == (start, end)
+        assert shown(envelope) == shown(batch.envelopes[index])
+        for like in batch.envelopes[index + 1 : index + count]:
+            assert like[0] == Kind.PUBLISH
+            assert shown([*like[:3], *like[4:]]) == shown([*envelope[:3], *envelope[4:]])
+        index += count
+    assert index == len(batch.envelopes)
+
+
 def peak_of(read: Callable[[bytes], Any], data: bytes) -> int:
     """Bytes allocated at the worst moment of one ``read``."""
     tracemalloc.start()
@@ -189,13 +204,15 @@ def envelope_target() -> driver.Target:
         result = decode(old, data)
         fresh = decode(Decoder(), data)
         trusted = read(old, data)
+        folded = decode(old, data, fold=True)
         if zlib.crc32(data) % 16 == 0:
             check_cost(data)
         if isinstance(result, BusError):
             assert result.code in CODES
             assert isinstance(trusted, list) or trusted.code in CODES
             assert isinstance(fresh, BusError)
-            assert (fresh.code, fresh.text) == (result.code, result.text)
+            assert isinstance(folded, BusError)
+            assert (fresh.code, fresh.text) == (folded.code, folded.text) == (result.code, result.text)
             reason = str(result.fields.get("reason", ""))
             return result.code, "".join(letter for letter in reason if letter.isalpha())[:40]
         assert isinstance(fresh, Batch)
@@ -203,7 +220,9 @@ def envelope_target() -> driver.Target:
         assert [shown(envelope) for envelope in trusted] == [shown(envelope) for envelope in result.envelopes]
         assert [shown(envelope) for envelope in fresh.envelopes] == [shown(envelope) for envelope in result.envelopes]
         assert fresh.offsets == result.offsets
+        assert isinstance(folded, Batch)
         check_batch(result, data)
+        check_folded(folded, result, data)
         return tuple(sorted({read[0] for read in result.envelopes})[:3]), len(result.envelopes).bit_length()
 
     return judge

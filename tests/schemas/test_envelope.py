@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,34 @@ def test_every_kind_has_an_encoder_and_a_round_trip() -> None:
 @given(ENVELOPE)
 def test_what_is_encoded_is_read_back(fields: list[Any]) -> None:
     data = encode(fields)
-    assert Decoder().decode(data) == Batch([fields], [0, len(data)])
+    assert Decoder().decode(data) == Batch([fields], [0, len(data)], [1])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "a.b"]), st.sampled_from([None, {}, {"id": "1"}]), st.sampled_from([0, 1, 300])
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_folded_publishes_unfold_to_what_they_were(messages: list[tuple[str, dict[str, str] | None, int]]) -> None:
+    data = b"".join(wire.publish(subject, headers, b"x" * size) for subject, headers, size in messages)
+    whole, folded = Decoder().decode(data), Decoder().decode(data, fold=True)
+    assert sum(folded.counts) == len(messages)
+    assert set(folded.offsets) <= set(whole.offsets)
+    unfolded = [
+        envelope for start, end in pairwise(folded.offsets) for envelope in Decoder().decode(data[start:end]).envelopes
+    ]
+    assert unfolded == whole.envelopes
+
+
+def test_a_run_of_like_publishes_is_one_entry() -> None:
+    one = wire.publish("a.b", None, b"x")
+    batch = Decoder().decode(wire.ping(1) + one * 5 + wire.publish("a.c", None, b"") + one, fold=True)
+    assert batch.counts == [1, 5, 1, 1]
+    assert batch.offsets[1:3] == [3, 3 + 5 * len(one)]
 
 
 @given(st.lists(ENVELOPE, min_size=1, max_size=8))
@@ -171,6 +199,28 @@ def headers_of(size: int) -> bytes:
     return publish({"a": b"v" * VALUE, "b": b"v" * (size - VALUE - 2)})
 
 
+def manifest_of(values: int) -> bytes:
+    """A manifest of so many values: itself, its entries, and what is in their lists."""
+    lists, rest = divmod(values - 1, limits.CONTROL_ITEMS)
+    rows: dict[str, Any] = {f"k{i}": [0] * (limits.CONTROL_ITEMS - 1) for i in range(lists)}
+    return hello({**rows, "rest": [0] * (rest - 1)} if rest else rows)
+
+
+def structure_of(size: int) -> bytes:
+    """A frame that has ``size`` bytes besides the strings and binaries that are its envelopes' own fields."""
+    rows = [[64, [b"s" * 4000] * 10]] * 3
+    filled = sum(len(pack(row)) for row in rows)
+    # The last envelope takes two bytes and the payload's header; a list of binaries of 258 and more takes the rest.
+    left = size - filled - len(pack([64, []]))
+    return b"".join(map(pack, rows)) + pack([64, [b"s" * (n - 3) for n in spread(left)]])
+
+
+def spread(total: int) -> list[int]:
+    """Summands of ``total``, each from 300 to 4000."""
+    count = total // 4000 + 1
+    return [total // count + (place < total % count) for place in range(count)]
+
+
 def nested(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):
@@ -196,6 +246,8 @@ BOUNDS: list[tuple[str, int, Callable[[int], bytes], Code]] = [
     ("control-entries", limits.CONTROL_ITEMS, lambda n: hello({f"k{i}": 1 for i in range(n)}), Code.ENVELOPE_MALFORMED),
     ("control-list", limits.CONTROL_ITEMS, lambda n: hello({"serves": ["a"] * n}), Code.ENVELOPE_MALFORMED),
     ("control-depth", limits.CONTROL_DEPTH, lambda n: hello(nested(n)), Code.ENVELOPE_FIELDS),
+    ("control-values", limits.CONTROL_VALUES, manifest_of, Code.ENVELOPE_FIELDS),
+    ("structure", limits.STRUCTURE_BYTES, structure_of, Code.ENVELOPE_MALFORMED),
     ("control-string", VALUE, lambda n: hello({"a": "v" * n}), Code.ENVELOPE_MALFORMED),
     ("control-binary", VALUE, lambda n: hello({"a": b"v" * n}), Code.ENVELOPE_FIELDS),
     ("control-key", VALUE, lambda n: hello({"k" * n: 1}), Code.ENVELOPE_MALFORMED),
