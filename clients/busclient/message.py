@@ -1,0 +1,169 @@
+"""What arrives: messages, replies and calls. Payloads are decoded when they are first looked at."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from busproto.envelope import Headers, pack, unpack
+from busproto.errors import BusError, Code
+
+__all__ = ["Call", "Content", "Message", "Origin", "Reply", "encode"]
+
+MSGPACK: Final = "application/msgpack"
+"""The payload's encoding where no ``datacontenttype`` header names another (schemas/README.md, "Headers")."""
+
+_NONE: Final[Headers] = MappingProxyType({})
+
+
+UNDECODED: Final = object()
+"""Stands for a payload that nobody has looked at yet."""
+
+
+class Origin(NamedTuple):
+    """Who sent it, as the broker proved it; nothing here is the sender's own word."""
+
+    endpoint: str
+    """The name the broker gave the sender; ``$bus`` is the broker itself."""
+    boundary: str
+    """``guest``, ``host`` or ``soc``."""
+    tenant: str
+    unit: str
+    generation: int
+
+
+class Content:
+    """A payload with its headers and its origin: what messages, replies and calls have in common."""
+
+    __slots__ = ("_data", "_headers", "_origin", "_payload")
+
+    _data: bytes | memoryview
+    _headers: Headers | None
+    _origin: Any
+    _payload: Any
+
+    def __init__(self, data: bytes | memoryview, headers: Headers | None, origin: Any) -> None:
+        """``origin`` is an origin envelope as it came, or None when this was made here."""
+        self._data = data
+        self._headers = headers
+        self._origin = origin
+        self._payload = UNDECODED
+
+    @property
+    def payload(self) -> Any:
+        """The payload: one msgpack value, decoded; or the raw bytes when ``datacontenttype`` names another encoding.
+
+        An empty payload (0 bytes) is None. Raises BusError 6002 when it is not what its header says.
+        """
+        if self._payload is UNDECODED:
+            if self._headers is not None and self._headers.get("datacontenttype", MSGPACK) != MSGPACK:
+                self._payload = self.data
+            elif not self._data:
+                self._payload = None
+            else:
+                try:
+                    self._payload = unpack(self._data)
+                except BusError as error:
+                    fields = {**error.fields, "subject": getattr(self, "subject", "a reply")}
+                    raise BusError(Code.PAYLOAD_UNDECODABLE, **fields) from None
+        return self._payload
+
+    @property
+    def data(self) -> bytes:
+        """The payload as it came, not decoded."""
+        if type(self._data) is not bytes:
+            self._data = bytes(self._data)
+        return self._data
+
+    @property
+    def headers(self) -> Mapping[str, str | int | float | bool | bytes]:
+        """The sender's headers. A claim, like the payload."""
+        return self._headers if self._headers is not None else _NONE
+
+    @property
+    def origin(self) -> Origin | None:
+        """Who sent it; None if it was made in this process."""
+        if self._origin is not None and type(self._origin) is not Origin:
+            self._origin = Origin(*self._origin[1:6])
+        return self._origin
+
+    def __repr__(self) -> str:
+        about = f"{getattr(self, 'subject', '')} {len(self._data)} bytes".strip()
+        return f"<{type(self).__name__} {about}>"
+
+
+class Message(Content):
+    """A message of a subscription."""
+
+    __slots__ = ("subject",)
+
+    def __init__(self, subject: str, data: bytes | memoryview, headers: Headers | None, origin: Any) -> None:
+        self.subject = subject
+        self._data = data
+        self._headers = headers
+        self._origin = origin
+        self._payload = UNDECODED
+
+
+class Reply(Content):
+    """A reply, or one part of a stream.
+
+    A handler may return one as well, to send headers (``Reply(value, headers={...})``) or bytes that are already
+    encoded (``Reply(data=..., headers={"datacontenttype": ...})``), or to pass on a reply it got.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, payload: Any = None, *, data: bytes | None = None, headers: Headers | None = None) -> None:
+        super().__init__(encode(payload, data), headers, None)
+
+    @classmethod
+    def received(cls, data: bytes | memoryview, headers: Headers | None, origin: Any) -> "Reply":
+        """A reply that came from the bus."""
+        reply = cls.__new__(cls)
+        reply._data = data
+        reply._headers = headers
+        reply._origin = origin
+        reply._payload = UNDECODED
+        return reply
+
+
+class Call(Content):
+    """A call that this endpoint is to answer."""
+
+    __slots__ = ("cancelled", "deadline", "id", "subject", "task")
+
+    def __init__(
+        self,
+        id: int,
+        subject: str,
+        deadline: float,
+        data: bytes | memoryview,
+        headers: Headers | None,
+        origin: Any,
+    ) -> None:
+        self.id = id
+        self.subject = subject
+        self.deadline = deadline
+        """When the caller stops waiting, on the clock of `Bus.time`."""
+        self.cancelled = False
+        """Nobody waits for the reply any more."""
+        self.task: Any = None
+        """What runs the handler; set by the shell."""
+        self._data = data
+        self._headers = headers
+        self._origin = origin
+        self._payload = UNDECODED
+
+
+def encode(payload: Any, data: bytes | bytearray | memoryview | None) -> bytes:
+    """The bytes to send: ``data`` as it is, or else ``payload`` as msgpack.
+
+    Raises:
+        TypeError: both were given.
+        BusError: 6003, msgpack cannot hold the payload.
+    """
+    if data is None:
+        return pack(payload)
+    if payload is not None:
+        raise TypeError("give a payload, or data that is already encoded, but not both")
+    return data if type(data) is bytes else bytes(data)

@@ -1,0 +1,197 @@
+"""What the session has put aside for the program, each bounded: messages, calls, and parts of a stream.
+
+Sans-IO like the session: ``token`` is the shell's, who waits for a queue sets ``waiting``, and the session then names
+that queue once in `Session.woken` when there is something in it.
+"""
+
+from collections import deque
+from typing import Any, Final
+
+from busclient.errors import BusError, Code, Gap, Overloaded
+from busclient.message import Call, Message, Reply
+
+__all__ = ["Inbox", "Offer", "Parts", "QUEUE_BYTES", "QUEUE_MESSAGES"]
+
+QUEUE_MESSAGES: Final = 65536
+"""Messages or parts that wait for the program on one subscription or stream: a quarter second of the fastest flow."""
+
+QUEUE_BYTES: Final = 64 << 20
+"""Their payload bytes: four of the largest payloads."""
+
+
+class Inbox:
+    """Messages of one subscription that the program has not read yet.
+
+    When it is full the newest messages are lost and counted, and a `Gap` takes their place; with ``latest`` older
+    messages make room for the newest of each subject.
+    """
+
+    __slots__ = (
+        "ended",
+        "gaps",
+        "held",
+        "id",
+        "latest",
+        "limit",
+        "lost",
+        "missed",
+        "pattern",
+        "queue",
+        "replaced",
+        "token",
+        "waiting",
+    )
+
+    def __init__(self, pattern: str, *, latest: bool, limit: int, token: Any) -> None:
+        self.pattern = pattern
+        self.latest = latest
+        self.limit = limit
+        self.token = token
+        self.id = 0
+        """The subscription's id in this connection; 0 while it has none."""
+        self.queue: deque[Message | Gap] = deque()
+        self.held = 0
+        """Payload bytes in the queue."""
+        self.missed = 0
+        """Lost since the last gap."""
+        self.lost = 0
+        """Lost here since the start, all gaps together (a reconnect's unknown number counts nothing)."""
+        self.gaps = 0
+        self.replaced = 0
+        self.waiting = False
+        self.ended: BusError | None = None
+        """Why no more messages will come."""
+
+    def put(self, message: Message) -> None:
+        """Take in one message, or count it as lost."""
+        size = len(message._data)
+        if self.missed or len(self.queue) >= self.limit or self.held + size > QUEUE_BYTES:
+            self._squeeze(message, size)
+            return
+        self.queue.append(message)
+        self.held += size
+
+    def put_gap(self, count: int | None, reason: str) -> None:
+        """Note that messages were lost at this place for a reason that lies outside this queue."""
+        self.lost += count or 0
+        self._note_missed()
+        self._append_gap(count, reason)
+
+    def take(self) -> Message | Gap | None:
+        """The next message or gap; None when nothing waits."""
+        if self.queue:
+            item = self.queue.popleft()
+            if item.__class__ is Message:
+                self.held -= len(item._data)
+            return item
+        if self.missed:
+            self._note_missed()
+            return self.queue.popleft()
+        return None
+
+    def _note_missed(self) -> None:
+        if self.missed:
+            self._append_gap(self.missed, "local-queue")
+            self.missed = 0
+
+    def _append_gap(self, count: int | None, reason: str) -> None:
+        """Put a gap last; two in a row become one, so that gaps alone cannot fill the queue."""
+        if self.queue and isinstance(last := self.queue[-1], Gap):
+            count = None if count is None or last.count is None else count + last.count
+            self.queue[-1] = Gap(count, reason, self.pattern)
+        else:
+            self.queue.append(Gap(count, reason, self.pattern))
+            self.gaps += 1
+
+    def _squeeze(self, message: Message, size: int) -> None:
+        if self.latest:
+            self._keep_newest(size)
+        if len(self.queue) >= self.limit or self.held + size > QUEUE_BYTES:
+            self.missed += 1
+            self.lost += 1
+            return
+        self._note_missed()
+        self.queue.append(message)
+        self.held += size
+
+    def _keep_newest(self, size: int) -> None:
+        """Keep the newest message of each subject; if those alone fill the queue, the oldest half of them goes too.
+
+        Either way half of the queue is free afterwards or it took as many messages to fill it: constant work a message.
+        """
+        newest: dict[str, Message] = {}
+        gaps = [item for item in self.queue if isinstance(item, Gap)]
+        for item in reversed(self.queue):
+            if isinstance(item, Message):
+                newest.setdefault(item.subject, item)
+        self.replaced += len(self.queue) - len(gaps) - len(newest)
+        kept = list(reversed(newest.values()))
+        held = sum(len(message._data) for message in kept)
+        dropped = 0
+        while kept[dropped:] and (len(kept) - dropped > self.limit // 2 or held + size > QUEUE_BYTES // 2):
+            held -= len(kept[dropped]._data)
+            dropped += 1
+        self.queue = deque()
+        self.held = held
+        self.missed += dropped
+        self.lost += dropped
+        for gap in gaps:
+            self._append_gap(gap.count, gap.reason)
+        self._note_missed()
+        self.queue.extend(kept[dropped:])
+
+
+class Offer:
+    """One pattern that this endpoint serves, and the calls that no handler has taken yet."""
+
+    __slots__ = ("ended", "group", "id", "pattern", "queue", "token", "waiting")
+
+    def __init__(self, pattern: str, *, group: str, token: Any) -> None:
+        self.pattern = pattern
+        self.group = group
+        self.token = token
+        self.id = 0
+        """The offer's id in this connection; 0 while it has none."""
+        self.queue: deque[Call] = deque()
+        """Bounded by the broker's quota of calls outstanding at one endpoint."""
+        self.waiting = True
+        self.ended: BusError | None = None
+
+
+class Parts:
+    """The parts of one streamed reply that the program has not read yet."""
+
+    __slots__ = ("done", "held", "outcome", "queue", "token", "waiting")
+
+    def __init__(self, token: Any) -> None:
+        self.token = token
+        self.queue: deque[Reply] = deque()
+        self.held = 0
+        self.waiting = False
+        self.done = False
+        """The final reply has come (or will not): after what is queued comes ``outcome``."""
+        self.outcome: BusError | None = None
+        """How the stream ended, if not well."""
+
+    def put(self, part: Reply) -> Overloaded | None:
+        """Take in one part; the error with which the stream has to end when there is no room for it."""
+        size = len(part._data)
+        if len(self.queue) >= QUEUE_MESSAGES:
+            return _full("stream-parts", len(self.queue), QUEUE_MESSAGES)
+        if self.held + size > QUEUE_BYTES:
+            return _full("stream-bytes", self.held, QUEUE_BYTES)
+        self.queue.append(part)
+        self.held += size
+        return None
+
+    def take(self) -> Reply | None:
+        """The next part; None when nothing waits."""
+        if not self.queue:
+            return None
+        part = self.queue.popleft()
+        self.held -= len(part._data)
+        return part
+
+
+def _full(quota: str, used: int, limit: int) -> Overloaded:
+    return Overloaded(Code.QUOTA_EXCEEDED, quota=quota, holder="this client", used=used, limit=limit)

@@ -1,0 +1,125 @@
+"""A subscription: an async context manager, and an async iterator of its messages."""
+
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+from busclient.connection import Connection
+from busclient.errors import BusError, Gap
+from busclient.message import Message
+from busclient.queues import Inbox
+from busclient.waiters import Waiters
+
+__all__ = ["Subscription", "SubscriptionStatistics"]
+
+Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStatistics:
+    """One subscription's figures."""
+
+    pattern: str
+    """What it is subscribed to."""
+    queued_messages: int
+    """Messages (and gaps) that wait for the program."""
+    queued_bytes: int
+    """Their payload bytes."""
+    lost_messages: int
+    """Messages lost, by the broker's count and this queue's own; those of a reconnect are not countable."""
+    gaps: int
+    """Gaps put in their places."""
+    conflated_messages: int
+    """Messages replaced here by a newer one of the same subject, as ``latest`` asks."""
+
+
+class Subscription(Generic[Item]):
+    """Messages on the subjects of one pattern, in the order of their senders.
+
+    Stands from entering ``async with`` to leaving it, across reconnects. Several tasks may iterate: each message goes
+    to one of them. Iteration ends when the subscription or the bus is closed by this program, and raises when the bus
+    is gone for another reason or the broker refuses the subscription after a reconnect.
+    """
+
+    def __init__(
+        self, connection: Connection, pattern: str, *, latest: bool, yield_gaps: bool, max_pending: int
+    ) -> None:
+        self._connection = connection
+        self._waiters = Waiters()
+        self._yield_gaps = yield_gaps
+        self._inbox = Inbox(pattern, latest=latest, limit=max_pending, token=self._waiters)
+        self._closed = False
+
+    @property
+    def pattern(self) -> str:
+        """What it is subscribed to."""
+        return self._inbox.pattern
+
+    async def open(self) -> Self:
+        """Subscribe, and return when the subscription stands. Raises BusError when the broker refuses it."""
+        connection = self._connection
+        try:
+            await connection.request(lambda now, token: connection.session.subscribe(self._inbox, now, token))
+        except BaseException:
+            self.close()
+            raise
+        connection.dependents.add(self)
+        return self
+
+    def close(self) -> None:
+        """Unsubscribe. Messages that have arrived can still be read; after them iteration ends."""
+        if not self._closed:
+            self._closed = True
+            self._connection.dependents.discard(self)
+            self._connection.session.unsubscribe(self._inbox)
+            self._connection.flush_soon()
+        self._waiters.wake()
+
+    @property
+    def tasks(self) -> tuple[()]:
+        """It runs none."""
+        return ()
+
+    def end(self, failure: BusError | None) -> None:
+        """The bus is gone for good, for ``failure`` or because this program closed it."""
+        self._inbox.ended = failure
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        inbox = self._inbox
+        while True:
+            item: Any = inbox.take()
+            if item is not None:
+                if item.__class__ is Message or self._yield_gaps:
+                    return item  # type: ignore[no-any-return]
+                raise item
+            if inbox.ended is not None:
+                raise type(inbox.ended).from_body(inbox.ended.body())
+            if self._closed:
+                raise StopAsyncIteration
+            inbox.waiting = True
+            await self._waiters.wait()
+
+    def statistics(self) -> SubscriptionStatistics:
+        """Figures of this subscription."""
+        inbox = self._inbox
+        return SubscriptionStatistics(
+            pattern=inbox.pattern,
+            queued_messages=len(inbox.queue),
+            queued_bytes=inbox.held,
+            lost_messages=inbox.lost,
+            gaps=inbox.gaps,
+            conflated_messages=inbox.replaced,
+        )
+
+
+GapOrMessage = Message | Gap
+"""What iteration gives with ``gaps="yield"``."""
