@@ -279,7 +279,7 @@ class Bus:
             plan = None
             publishes = kind == Kind.PUBLISH and publishing
             if publishes:
-                plan = plans.get(message[1]) or self._plan(session, message[1])
+                plan = plans.get(message[1]) or self._plan(session, message[1], counts[index])
                 if plan is run and messages < RUN_MESSAGES and (run is None or not run.latest):
                     messages += counts[index]
                     continue
@@ -314,14 +314,15 @@ class Bus:
 
     # -- publish and subscribe ----------------------------------------------------------------------------------------
 
-    def _plan(self, session: Session, subject: str) -> Plan | None:
-        """Who receives ``subject`` from ``session``; None, and the sender told why, if it may not be published."""
+    def _plan(self, session: Session, subject: str, count: int) -> Plan | None:
+        """Who receives ``subject`` from ``session``; None, and ``count`` refusals told to the sender, if nobody may."""
         try:
             check_subject(subject)
             if is_reserved(subject):
                 raise BusError(Code.SUBJECT_RESERVED, subject=subject)
         except BusError as error:
-            self._requests.refuse(session, None, error)
+            for _ in range(count):
+                self._requests.refuse(session, None, error)
             return None
         return session.space.plan(subject)
 

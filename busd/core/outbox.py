@@ -8,7 +8,7 @@ from busd.core.quotas import Quotas
 from busd.core.reasons import Drop
 from busd.core.subscription import Subscription
 from busproto import envelope
-from busproto.limits import BATCH_BYTES
+from busproto.limits import BATCH_BYTES, ENVELOPES_PER_FRAME
 
 Part = bytes | bytearray | memoryview
 Entry = tuple[bytes | None, Part, int, Part | None]
@@ -17,6 +17,9 @@ and the rest of the envelope if it was too large to be copied."""
 
 OVERHEAD: Final = 128
 """Bytes charged for an entry besides its data: the objects that hold it. Else 30-byte messages would cost fivefold."""
+
+FRAME_ENTRIES: Final = ENVELOPES_PER_FRAME // 2
+"""Entries in one frame: a pong takes three bytes, and more of them than a frame may hold fit into one by their size."""
 
 CONFLATE_BYTES: Final = BATCH_BYTES
 """Once this much waits a ``latest`` subscriber is not keeping up: one frame's worth, so it sees fresh values soon."""
@@ -157,7 +160,7 @@ class Outbox:
         size = taken = messages = released = control = 0
         for origin, data, count, rest in self._entries:
             length = len(data) if rest is None else len(data) + len(rest)
-            if size + length > limit and taken:
+            if taken and (size + length > limit or taken == FRAME_ENTRIES):
                 break
             if origin is not None and origin is not last:
                 parts.append(origin)
