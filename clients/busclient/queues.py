@@ -71,6 +71,15 @@ class Inbox:
         self.queue.append(message)
         self.held += size
 
+    def put_all(self, messages: list[Message], size: int) -> None:
+        """Take in several messages with payloads of ``size`` bytes together."""
+        if self.missed or len(self.queue) + len(messages) > self.limit or self.held + size > QUEUE_BYTES:
+            for message in messages:
+                self.put(message)
+            return
+        self.queue.extend(messages)
+        self.held += size
+
     def put_gap(self, count: int | None, reason: str) -> None:
         """Note that messages were lost at this place for a reason that lies outside this queue."""
         self.lost += count or 0

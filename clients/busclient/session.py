@@ -52,6 +52,7 @@ _PUBLISH: Final = Kind.PUBLISH
 _ORIGIN: Final = Kind.ORIGIN
 _CALL: Final = Kind.CALL
 _new_reply: Final = Reply.__new__
+_new_message: Final = Message.__new__
 
 _Call = tuple[Any, float, str, float]
 """A call that waits for its reply: token, deadline, subject, timeout."""
@@ -369,45 +370,70 @@ class Session:
         """Take in one frame. Raises BusError when the broker broke the protocol: close the connection then."""
         envelopes = self._decoder.read(frame)
         self.received_envelopes += len(envelopes)
-        calls = self.calls
-        routes = self._routes.inboxes
-        origin: list[Any] | None = None
         try:
-            for envelope in envelopes:
-                kind = envelope[0]
-                if kind == _REPLY:
-                    call = calls.pop(envelope[1], None)
-                    if call is not None and envelope[2] == Status.OK:
-                        # Reply.received(), written out: it is a tenth of what a call costs here.
-                        reply = _new_reply(Reply)
-                        reply._data = envelope[4]
-                        reply._headers = envelope[3]
-                        reply._origin = origin
-                        reply._payload = UNDECODED
-                        self.finished.append((call[0], reply))
-                    else:
-                        self._receive_reply(call, envelope, origin)
-                elif kind == _PUBLISH:
-                    subject = envelope[1]
-                    inboxes = routes.get(subject)
-                    if inboxes is None:
-                        inboxes = self._routes.find_inboxes(subject)
-                        self.unmatched_messages += not inboxes
-                    message = Message(subject, envelope[3], envelope[2], origin)
-                    for inbox in inboxes:
-                        inbox.put(message)
-                        if inbox.waiting:
-                            inbox.waiting = False
-                            self.woken.append(inbox)
-                elif kind == _ORIGIN:
-                    origin = envelope
-                elif kind == _CALL:
-                    self._receive_call(envelope, origin, now)
-                else:
-                    self._receive_control(kind, envelope)
+            self._dispatch(envelopes, now)
         except (TypeError, IndexError, ValueError, AttributeError, KeyError):
             self._decoder.decode(frame)  # raises what the frame did wrong; if nothing, then the fault is here
             raise
+
+    def _dispatch(self, envelopes: list[list[Any]], now: float) -> None:
+        """Handle envelopes in order. Messages in a row for the same inboxes are put into them together."""
+        calls = self.calls
+        routes = self._routes.inboxes
+        origin: list[Any] | None = None
+        inboxes: tuple[Inbox, ...] | None = None
+        run: list[Message] = []
+        for envelope in envelopes:
+            kind = envelope[0]
+            if kind == _PUBLISH:
+                subject = envelope[1]
+                found = routes.get(subject)
+                if found is not inboxes or found is None:
+                    if run:
+                        self._deliver(inboxes, run)
+                        run = []
+                    inboxes = self._routes.find_inboxes(subject) if found is None else found
+                    self.unmatched_messages += not inboxes
+                # Message(), written out, as Reply.received() below: a call is what they cost most.
+                message = _new_message(Message)
+                message.subject = subject
+                message._data = envelope[3]
+                message._headers = envelope[2]
+                message._origin = origin
+                message._payload = UNDECODED
+                run.append(message)
+                continue
+            if run:
+                self._deliver(inboxes, run)
+                run = []
+            if kind == _REPLY:
+                call = calls.pop(envelope[1], None)
+                if call is not None and envelope[2] == Status.OK:
+                    reply = _new_reply(Reply)
+                    reply._data = envelope[4]
+                    reply._headers = envelope[3]
+                    reply._origin = origin
+                    reply._payload = UNDECODED
+                    self.finished.append((call[0], reply))
+                else:
+                    self._receive_reply(call, envelope, origin)
+            elif kind == _ORIGIN:
+                origin = envelope
+            elif kind == _CALL:
+                self._receive_call(envelope, origin, now)
+            else:
+                self._receive_control(kind, envelope)
+                inboxes = None  # it may have changed who receives what
+        if run:
+            self._deliver(inboxes, run)
+
+    def _deliver(self, inboxes: tuple[Inbox, ...] | None, messages: list[Message]) -> None:
+        size = sum([len(message._data) for message in messages])
+        for inbox in inboxes or ():
+            inbox.put_all(messages, size)
+            if inbox.waiting:
+                inbox.waiting = False
+                self.woken.append(inbox)
 
     def _receive_reply(self, call: _Call | None, envelope: list[Any], origin: list[Any] | None) -> None:
         """Any reply but the good end of ``call``."""
