@@ -8,12 +8,13 @@ come.
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import Any, Final
 
 from busd.core.calls import Calls
 from busd.core.census import Census, check_claims
 from busd.core.counters import Counters
-from busd.core.deadlines import Deadlines
+from busd.core.deadlines import Alarm, Deadlines
 from busd.core.outbox import Outbox, Part
 from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
 from busd.core.quotas import Quotas
@@ -56,14 +57,16 @@ class Bus:
         self.quotas = quotas or Quotas()
         self.census = Census(self.quotas.departures)
         self.draining = False
+        self.alarm = Alarm()
+        """Earlier than `next_deadline` was when it was last asked? Then it is time to ask again."""
         self._origin = envelope.origin(BROKER, "host", NODE_TENANT, "", 0)
         self._counters = Counters()
         self._relay = Relay()
-        self._calls = Calls(self._origin, self._counters, self._relay)
+        self._calls = Calls(self._origin, self._counters, self._relay, self.alarm)
         self._decoder = Decoder()
         self._requests = Requests(self, self._calls, self._counters, self._origin)
-        self._handshakes: Deadlines[Session] = Deadlines()
-        self._frames: Deadlines[Session] = Deadlines()
+        self._handshakes: Deadlines[Session] = Deadlines(self.alarm)
+        self._frames: Deadlines[Session] = Deadlines(self.alarm)
         self._held_bytes = 0
         self._spaces: dict[str, Space] = {}
         self._sessions: dict[Session, None] = {}
@@ -108,7 +111,7 @@ class Bus:
 
     def receive(self, session: Session, frame: bytes, now: float) -> None:
         """``session`` sent ``frame``. Raises nothing that a peer can cause: a violation ends the session instead."""
-        if session.closing:
+        if session.state is State.CLOSING:
             return
         try:
             batch = self._decoder.decode(frame, fold=True)
@@ -190,6 +193,7 @@ class Bus:
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next needed, in seconds; None when nothing waits for time to pass."""
+        self.alarm.at = inf
         deadlines = (self._calls.next_deadline(), self._handshakes.next(), self._frames.next())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from busd.core.call import Call
 from busd.core.counters import Counters
-from busd.core.deadlines import Deadlines
+from busd.core.deadlines import Alarm, Deadlines
 from busd.core.reasons import Drop
 from busd.core.relay import Relay
 from busd.core.session import Session
@@ -35,13 +35,13 @@ class Calls:
 
     __slots__ = ("_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "in_flight")
 
-    def __init__(self, origin: bytes, counters: Counters, relay: Relay) -> None:
+    def __init__(self, origin: bytes, counters: Counters, relay: Relay, alarm: Alarm) -> None:
         """``origin`` goes before the outcomes that the broker itself decides."""
         self._relay = relay
         self._origin = origin
         self._counters = counters
         self._held: dict[int, Call] = {}
-        self._deadlines: Deadlines[Call] = Deadlines()
+        self._deadlines: Deadlines[Call] = Deadlines(alarm)
         self._last = ID_FIRST
         self.in_flight = 0
 

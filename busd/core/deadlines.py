@@ -6,6 +6,7 @@ is answered before its deadline leaves nothing behind, which a plain heap cannot
 
 import heapq
 from collections.abc import Hashable
+from math import inf
 from typing import Final, Generic, TypeVar
 
 TICKS_PER_SECOND: Final = 128
@@ -14,12 +15,22 @@ TICKS_PER_SECOND: Final = 128
 Thing = TypeVar("Thing", bound=Hashable)
 
 
-class Deadlines(Generic[Thing]):
-    """Things with a time at which they expire."""
+class Alarm:
+    """The earliest deadline that was set since somebody last looked: lets whoever keeps the timer look seldom."""
 
-    __slots__ = ("_order", "_slots")
+    __slots__ = ("at",)
 
     def __init__(self) -> None:
+        self.at = inf
+
+
+class Deadlines(Generic[Thing]):
+    """Things with a time at which they expire. Several can share an ``alarm``."""
+
+    __slots__ = ("_alarm", "_order", "_slots")
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
         self._slots: dict[int, dict[Thing, None]] = {}
         self._order: list[int] = []
 
@@ -33,6 +44,8 @@ class Deadlines(Generic[Thing]):
         if slot is None:
             slot = self._slots[number] = {}
             heapq.heappush(self._order, number)
+            if deadline < self._alarm.at:
+                self._alarm.at = deadline
         slot[thing] = None
         return slot
 

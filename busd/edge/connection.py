@@ -87,12 +87,13 @@ class Connection(asyncio.Protocol):
         try:
             frames = self._zmtp.receive(data)
         except ZmtpError as error:
-            self._receive(list(error.frames))
+            self._pump.receive(self.session, list(error.frames))
             self._write_zmtp()
             self._pump.refuse(self.session, error)
             return
-        self._receive(frames)
-        self._write_zmtp()
+        self._pump.receive(self.session, frames)
+        if self._zmtp.unsent is not None:
+            self._write_zmtp()
         if self._zmtp.held_bytes or self.session.held_bytes:
             self.charge_held()
             if self._zmtp.get_buffer() is not None:
@@ -106,11 +107,6 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    def _receive(self, frames: list[bytes]) -> None:
-        receive = self._pump.receive
-        for frame in frames:
-            receive(self.session, frame)
 
     def charge_held(self) -> None:
         """Have the bytes of a half-received frame charged. The handshake has a deadline of its own."""
@@ -139,7 +135,7 @@ class Connection(asyncio.Protocol):
         self._reader = None
         self._switch(self)
         self.charge_held()
-        self._receive(frames)
+        self._pump.receive(self.session, frames)
 
     def _switch(self, protocol: asyncio.BaseProtocol) -> None:
         transport = self._transport

@@ -8,6 +8,7 @@ batches grow with the load and a lone message is not delayed.
 import asyncio
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from busd.core.bus import Bus
@@ -36,12 +37,15 @@ class Pump:
         self._loop = loop
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._due = float("inf")
+        self._due = inf
         self._finished: asyncio.Event | None = None
 
-    def receive(self, session: Session, frame: bytes) -> None:
-        """``session`` sent ``frame``."""
-        self.bus.receive(session, frame, clock())
+    def receive(self, session: Session, frames: list[bytes]) -> None:
+        """``session`` sent ``frames``."""
+        now = clock()
+        receive = self.bus.receive
+        for frame in frames:
+            receive(session, frame, now)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -90,11 +94,14 @@ class Pump:
             link.flush()
         if self._finished is not None and not self.bus.calls_in_flight:
             self._finished.set()
-        deadline = self.bus.next_deadline()
-        if deadline is not None and deadline < self._due:
-            self._arm(deadline)
+        if self.bus.alarm.at < self._due:
+            self._arm()
 
-    def _arm(self, deadline: float) -> None:
+    def _arm(self) -> None:
+        """Set the timer for the next deadline, if that is earlier than the one it is set for."""
+        deadline = self.bus.next_deadline()
+        if deadline is None or deadline >= self._due:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._due = deadline
@@ -102,6 +109,7 @@ class Pump:
 
     def _expire(self) -> None:
         self._timer = None
-        self._due = float("inf")
+        self._due = inf
         self.bus.expire(clock())
         self._flush()
+        self._arm()

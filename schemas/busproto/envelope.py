@@ -122,12 +122,11 @@ def unpack(data: bytes | memoryview, items: int = PAYLOAD_ITEMS) -> Any:
     ``items`` bounds each list and map. msgpack makes room for all of a list when it reads its header, at every level of
     nesting: 4 KB of headers take 32 MiB and 8 ms with ``items`` of 4096, and 0.5 MiB with 64.
     """
-    bound = min(len(data), items)
     try:
-        if len(data) <= bound:
+        if len(data) <= items:
             # msgpack's own bound, without the cost of saying so: no list can be longer than its bytes.
             return msgpack.unpackb(data, strict_map_key=False)
-        return msgpack.unpackb(data, strict_map_key=False, max_array_len=bound, max_map_len=bound)
+        return msgpack.unpackb(data, strict_map_key=False, max_array_len=items, max_map_len=items)
     except (ValueError, TypeError, msgpack.UnpackException, OverflowError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         raise BusError(Code.PAYLOAD_UNDECODABLE, subject="", encoding="msgpack", reason=reason) from None
@@ -383,6 +382,7 @@ def _signatures() -> dict[tuple[type, ...], dict[int, _Check | None]]:
 
 
 _SIGNATURES: Final = _signatures()
+_PLAIN_PUBLISH: Final = (int, str, type(None), bytes)
 _HEADER_KINDS: Final = frozenset({Kind.PUBLISH, Kind.CALL, Kind.REPLY})
 _UNDECODABLE: Final = (ValueError, TypeError, OverflowError, msgpack.UnpackException)
 
@@ -412,28 +412,50 @@ class Decoder:
         envelopes: list[list[Any]] = []
         offsets = [0]
         counts: list[int] = []
-        end = told = 0
+        end = 0
         try:
-            told = unpacker.tell()
+            tell = unpacker.tell
+            base = tell()
             unpacker.feed(frame)
+            last = ""
             for envelope in unpacker:
-                kinds = _SIGNATURES.get(tuple(map(type, envelope)))
+                start = end
+                end = tell() - base
+                count = 1
+                arity = len(envelope) if envelope.__class__ is list else 0
+                # The types of the fields, class by class: for the usual arities a quarter of the time of map().
+                if arity == 4:
+                    a, b, c, d = envelope
+                    types: tuple[type, ...] = (a.__class__, b.__class__, c.__class__, d.__class__)
+                    if types == _PLAIN_PUBLISH and a == Kind.PUBLISH:
+                        # A message without headers, as most are: nothing is left to check.
+                        if fold and b == last and len(d) < 256:
+                            stop, count = _find_run(frame, start, end, len(d))
+                            if stop > end:
+                                unpacker.read_bytes(stop - end)
+                                end = stop
+                        last = b
+                        envelopes.append(envelope)
+                        offsets.append(end)
+                        counts.append(count)
+                        continue
+                elif arity == 5:
+                    a, b, c, d, e = envelope
+                    types = (a.__class__, b.__class__, c.__class__, d.__class__, e.__class__)
+                elif arity == 6:
+                    a, b, c, d, e, f = envelope
+                    types = (a.__class__, b.__class__, c.__class__, d.__class__, e.__class__, f.__class__)
+                else:
+                    types = tuple(map(type, envelope))
+                kinds = _SIGNATURES.get(types)
                 if kinds is None or envelope[0] not in kinds:
                     self._examine(envelope, sum(counts))
                 elif (check := kinds[envelope[0]]) is not None and (reason := check(envelope)) is not None:
                     raise _refusal(envelope[0], reason)
-                start = end
-                end += unpacker.tell() - told
-                count = 1
-                if fold and envelope[0] == Kind.PUBLISH and len(envelope[3]) < 256:
-                    stop, count = _find_run(frame, start, end, len(envelope[3]))
-                    if stop > end:
-                        unpacker.read_bytes(stop - end)
-                        end = stop
-                told = unpacker.tell()
+                last = ""
                 envelopes.append(envelope)
                 offsets.append(end)
-                counts.append(count)
+                counts.append(1)
         except _UNDECODABLE as error:
             self._unpacker = _unpacker()
             raise _malformed(sum(counts), error) from None
@@ -538,8 +560,9 @@ class Decoder:
 def _find_run(frame: bytes, start: int, end: int, payload: int) -> tuple[int, int]:
     """How far publishes go on behind ``frame[start:end]`` that begin with the same bytes, and how many that makes.
 
-    ``payload`` is the length of the first one's, which must stand last with a two-byte header (msgpack's bin 8), as in
-    those that follow: an envelope with other fields, other headers or a longer payload ends the run.
+    ``payload`` is the length of the first one's, which stands last (the caller has seen to that: behind an appended
+    field a sender could hide what is not looked at) and must have a two-byte header (msgpack's bin 8), as in those that
+    follow: an envelope with other fields, other headers or a longer payload ends the run.
     """
     mark = end - payload - 2
     if frame[mark] != _BIN8 or frame[mark + 1] != payload:

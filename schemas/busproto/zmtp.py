@@ -109,6 +109,7 @@ class ZmtpConnection:
         pings: PING commands received. Each was answered; the PONG is at most as long.
         pongs: PONG commands received.
         held_bytes: memory held for a command or frame of which only a part has come.
+        unsent: what `data_to_send` would give; None when that is nothing.
 
     ``receive`` and ``buffer_updated`` raise ``ZmtpError``:
 
@@ -132,7 +133,6 @@ class ZmtpConnection:
         "_large",
         "_max_frame",
         "_need",
-        "_out",
         "_part",
         "held_bytes",
         "peer_minor",
@@ -140,6 +140,7 @@ class ZmtpConnection:
         "pings",
         "pongs",
         "stage",
+        "unsent",
     )
 
     def __init__(self, role: Role, *, socket_type: str, peers: frozenset[str], max_frame: int = FRAME_BYTES) -> None:
@@ -159,7 +160,7 @@ class ZmtpConnection:
         self._part: bytearray | None = bytearray()
         self._need = _GREETING_BYTES
         self._large: _LargeFrame | None = None
-        self._out: bytearray | None = bytearray(_GREETING)
+        self.unsent: bytearray | None = bytearray(_GREETING)
         self._failure: tuple[int, dict[str, Any]] | None = None
 
     @property
@@ -251,10 +252,10 @@ class ZmtpConnection:
         Ask after construction, after ``receive`` (also when it raised) and after ``ping``. One ``receive`` adds at
         most a READY and as many bytes of PONG as there were of PING.
         """
-        out = self._out
+        out = self.unsent
         if out is None:
             return b""
-        self._out = None
+        self.unsent = None
         return bytes(out)
 
     def ping(self, ttl_ds: int = 0, context: bytes = b"") -> None:
@@ -434,10 +435,10 @@ class ZmtpConnection:
         self._send(_command(_PONG, data[2:]))
 
     def _send(self, data: bytes) -> None:
-        if self._out is None:
-            self._out = bytearray(data)
+        if self.unsent is None:
+            self.unsent = bytearray(data)
         else:
-            self._out += data
+            self.unsent += data
 
     def _fail(self, error: ZmtpError) -> None:
         """End the connection; tell the peer why if ZMTP lets us: in the handshake, instead of our READY (RFC 37)."""

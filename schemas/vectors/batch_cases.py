@@ -42,6 +42,12 @@ def _good_batches() -> list[Json]:
         _batch("mixed-lengths", [[3, "a", None, b"x" * size] for size in (0, 1, 31, 32, 255, 256, 1000)], "short and long payloads"),
         _batch("16384", [[11, 1]] * 16_384, "as many as there may be"),
         _batch("large-among-small", [publish, [3, "a.b", None, b"L" * 200_000], publish, [11, 7]], "a large payload between small envelopes"),
+        _batch(
+            "hidden-behind-an-appended-field",
+            [[*publish, b"\xc4\x01x"], [*publish, b"\xc4\x28x"], [15, "$bus", "host", "node", "", 0], [3, "a.b", None, b"hidden here"]],
+            "the appended fields look like payloads of one byte and of 40: who compares bytes instead of reading them misses an origin",
+            KIND_UNEXPECTED,
+        ),
         _batch("structure-under-128k", [WORDY] * 3 + [publish], "120 KB of values besides the envelopes' own strings"),
         _batch("many-over-128k", [[3, "a.b", None, b"p" * 1000]] * 140, "a frame of more than 128 KiB made of small envelopes"),
     ]  # fmt: skip

@@ -20,6 +20,7 @@ GRAMMAR: tuple[tuple[str, bool, bool, str], ...] = (
     (LONG_TOKEN[:127] + "." + LONG_TOKEN[:128], False, False, "256 bytes in two tokens"),
     ("$bus.ping", True, True, "the broker's own: valid, and reserved"),
     ("$bus.endpoints.attached", True, True, "the broker's own"),
+    ("$bus", True, True, "the first token may be all there is"),
     ("$bus.>", False, True, "everything of the broker's"),
     ("$bus.*", False, True, "the broker's, one token"),
     ("$bus.*.attached", False, True, "the broker's, with a wildcard inside"),
