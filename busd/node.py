@@ -73,7 +73,7 @@ class Node:
         self._lag.start()
         stack.callback(self._lag.stop)
         self.bus = Bus(node=config.node.name, software=f"busd/{__version__}", now=clock(), quotas=self._quotas())
-        self._pump = Pump(self.bus, asyncio.get_running_loop())
+        self._pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=config.busy_poll_us / 1e6)
         stack.callback(self._pump.stop)
         self._acceptor = Acceptor(
             bind_unix(self._run_dir.socket_path, HOST_SOCKET_MODE, BACKLOG),

@@ -12,8 +12,9 @@ from busproto.zmtp import ZmtpConnection, ZmtpError, frame_header
 PEERS: Final = frozenset({"DEALER"})
 """ZeroMQ socket types that may attach: the one that can send and receive at any time."""
 
-WRITE_HIGH_WATER: Final = 4 * BATCH_BYTES
-"""Bytes that the transport may hold. What is beyond waits in the outbox, where it is charged and can be conflated."""
+WRITE_HIGH_WATER: Final = 0
+"""Bytes that the transport may hold: none but the frame that the kernel took a part of. What waits does so in the
+outbox, where it is charged and can be conflated. At 0 uvloop also writes at once instead of at the turn's end."""
 
 LINGER_SECONDS: Final = 1.0
 """How long a session that is over may take to read its bye before the connection is cut."""

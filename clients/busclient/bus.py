@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, overload
 
 from busclient.clock import Clock
-from busclient.connection import Connection, State
+from busclient.connection import PIPELINE, Connection, State
 from busclient.errors import CallTimeout, Code, Gap, Overloaded
 from busclient.link import Connector, connect_unix
 from busclient.message import Message, Reply, encode
@@ -336,7 +336,7 @@ class Bus:
         id = session.call(subject, content, headers, timeout, connection.time(), future)
         if session.earliest < connection.timer_at:
             connection.set_timer()
-        if len(session.calls) == 1 or session.out.full:
+        if len(session.calls) == 1 or session.out.full or len(session.out.parts) >= PIPELINE:
             # Nothing else is under way that could share a frame: send at once.
             connection.flush()
         elif not connection.flush_due:

@@ -25,6 +25,11 @@ LAST_RETRY_SECONDS: Final = 0.5
 """Reconnects begin after the first, double, and stay at the last: back within a second of the broker's return."""
 
 
+PIPELINE: Final = 32
+"""Calls or replies that go out without waiting for the end of the loop's turn. Else all that are in flight travel as
+one batch, and only the process that has it works (64 in flight on two cores: 62 k/s so, 95 k/s by 16, 110 k/s by 32)."""
+
+
 class Dependent(Protocol):
     """What cannot outlive the connection: a subscription or a service."""
 
@@ -123,7 +128,7 @@ class Connection:
                 self.flush()
                 if self._waiting:
                     self._changed()
-            elif session.out.full:
+            elif session.out.full or len(session.out.parts) >= PIPELINE:
                 self.flush()
             elif not self.flush_due:
                 self.flush_soon()

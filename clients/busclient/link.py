@@ -16,8 +16,9 @@ __all__ = ["Connector", "Link", "LinkReceiver", "StreamLink", "connect_unix"]
 READ_BYTES: Final = 256 * 1024
 """Read at a time: what a unix socket's buffer holds by default (net.core.wmem_default) fits."""
 
-WRITE_HIGH_BYTES: Final = 256 * 1024
-"""Above this much unsent, senders wait (websockets and nats-py stop at 32 KiB and 2 MiB)."""
+WRITE_HIGH_BYTES: Final = 0
+"""Above this much unsent, senders wait: once the kernel takes no more. With 0 uvloop also writes at once instead of at
+the turn's end."""
 
 JOIN_BYTES: Final = 128 * 1024
 """Frames up to this are joined into one buffer; larger ones are handed over in pieces."""

@@ -199,6 +199,7 @@ WRONG = [
     ("limits.handshake_seconds", "nan", "nan is outside the range"),
     ("limits.handshake_seconds", '"2s"', "takes seconds from 0.1 to 60, not a string ('2s')"),
     ("limits.handshake_seconds", "true", "takes seconds from 0.1 to 60, not a boolean"),
+    ("busy_poll_us", "-1", "-1 is outside the range; takes"),
     ("limits.frame_seconds", "0", "0 is outside the range; takes seconds from 1 to 3600"),
     ("limits.held_bytes", '"1MiB"', "1MiB is outside the range"),
     ("drain.grace_seconds", "-1", "-1 is outside the range; takes seconds from 0 to 600"),
