@@ -27,7 +27,7 @@ LAST_RETRY_SECONDS: Final = 0.5
 
 PIPELINE: Final = 32
 """Calls or replies that go out without waiting for the end of the loop's turn. Else all that are in flight travel as
-one batch, and only the process that has it works (64 in flight on two cores: 62 k/s so, 95 k/s by 16, 110 k/s by 32)."""
+one batch, and only the process that has it works (64 in flight on two cores: 62 k/s so, 95 k/s by 16, 110 by 32)."""
 
 
 class Dependent(Protocol):

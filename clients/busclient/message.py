@@ -1,10 +1,10 @@
 """What arrives: messages, replies and calls. Payloads are decoded when they are first looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from busproto.envelope import Headers, pack, unpack
+from busproto.envelope import Headers, Kind, pack, unpack
 from busproto.errors import BusError, Code
 
 __all__ = ["Call", "Content", "Message", "Origin", "Reply", "encode"]
@@ -14,6 +14,9 @@ MSGPACK: Final = "application/msgpack"
 
 _NONE: Final[Headers] = MappingProxyType({})
 
+
+NO_ORIGIN: Final[Sequence[Any]] = (Kind.ORIGIN,)
+"""In place of the origin envelope of what was made in this process."""
 
 UNDECODED: Final = object()
 """Stands for a payload that nobody has looked at yet."""
@@ -42,7 +45,7 @@ class Content:
     _payload: Any
 
     def __init__(self, data: bytes | memoryview, headers: Headers | None, origin: Any) -> None:
-        """``origin`` is an origin envelope as it came, or None when this was made here."""
+        """``origin`` is an origin envelope as it came, or NO_ORIGIN when this was made here."""
         self._data = data
         self._headers = headers
         self._origin = origin
@@ -82,7 +85,9 @@ class Content:
     @property
     def origin(self) -> Origin | None:
         """Who sent it; None if it was made in this process."""
-        if self._origin is not None and type(self._origin) is not Origin:
+        if self._origin is NO_ORIGIN:
+            return None
+        if type(self._origin) is not Origin:
             self._origin = Origin(*self._origin[1:6])
         return self._origin
 
@@ -96,12 +101,19 @@ class Message(Content):
 
     __slots__ = ("subject",)
 
-    def __init__(self, subject: str, data: bytes | memoryview, headers: Headers | None, origin: Any) -> None:
-        self.subject = subject
-        self._data = data
-        self._headers = headers
-        self._origin = origin
-        self._payload = UNDECODED
+    subject: str
+    """What it is about."""
+
+    @classmethod
+    def received(cls, envelope: Sequence[Any], origin: Sequence[Any]) -> "Message":
+        """The message of a publish envelope, from whom ``origin`` says."""
+        message = cls.__new__(cls)
+        message.subject = envelope[1]
+        message._data = envelope[3]
+        message._headers = envelope[2]
+        message._origin = origin
+        message._payload = UNDECODED
+        return message
 
 
 class Reply(Content):
@@ -114,7 +126,7 @@ class Reply(Content):
     __slots__ = ()
 
     def __init__(self, payload: Any = None, *, data: bytes | None = None, headers: Headers | None = None) -> None:
-        super().__init__(encode(payload, data), headers, None)
+        super().__init__(encode(payload, data), headers, NO_ORIGIN)
 
     @classmethod
     def received(cls, data: bytes | memoryview, headers: Headers | None, origin: Any) -> "Reply":

@@ -5,10 +5,12 @@ that queue once in `Session.woken` when there is something in it.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from busclient.errors import BusError, Code, Gap, Overloaded
-from busclient.message import Call, Message, Reply
+from busclient.message import NO_ORIGIN, Call, Message, Reply
+from busproto.envelope import Kind
 
 __all__ = ["Inbox", "Offer", "Parts", "QUEUE_BYTES", "QUEUE_MESSAGES"]
 
@@ -27,6 +29,8 @@ class Inbox:
     """
 
     __slots__ = (
+        "_put_origin",
+        "count",
         "ended",
         "gaps",
         "held",
@@ -35,6 +39,7 @@ class Inbox:
         "limit",
         "lost",
         "missed",
+        "origin",
         "pattern",
         "queue",
         "replaced",
@@ -49,7 +54,11 @@ class Inbox:
         self.token = token
         self.id = 0
         """The subscription's id in this connection; 0 while it has none."""
-        self.queue: deque[Message | Gap] = deque()
+        self.queue: deque[Sequence[Any] | Gap] = deque()
+        """Publish envelopes as they came (a `Message` is made when it is taken), the origin that holds for those behind
+        it wherever that changes, and gaps."""
+        self.count = 0
+        """Messages and gaps in the queue."""
         self.held = 0
         """Payload bytes in the queue."""
         self.missed = 0
@@ -61,23 +70,29 @@ class Inbox:
         self.waiting = False
         self.ended: BusError | None = None
         """Why no more messages will come."""
+        self._put_origin: Sequence[Any] = NO_ORIGIN
+        self.origin: Sequence[Any] = NO_ORIGIN
+        """The origin of the first message in the queue, unless another stands before it."""
 
-    def put(self, message: Message) -> None:
+    def put(self, envelope: Sequence[Any], origin: Sequence[Any]) -> None:
         """Take in one message, or count it as lost."""
-        size = len(message._data)
-        if self.missed or len(self.queue) >= self.limit or self.held + size > QUEUE_BYTES:
-            self._squeeze(message, size)
-            return
-        self.queue.append(message)
-        self.held += size
+        size = len(envelope[3])
+        if self.missed or self.count >= self.limit or self.held + size > QUEUE_BYTES:
+            self._squeeze(envelope, origin, size)
+        else:
+            self._append(envelope, origin, size)
 
-    def put_all(self, messages: list[Message], size: int) -> None:
-        """Take in several messages with payloads of ``size`` bytes together."""
-        if self.missed or len(self.queue) + len(messages) > self.limit or self.held + size > QUEUE_BYTES:
-            for message in messages:
-                self.put(message)
+    def put_all(self, envelopes: Sequence[Sequence[Any]], origin: Sequence[Any], size: int) -> None:
+        """Take in several messages of one sender, with payloads of ``size`` bytes together."""
+        if self.missed or self.count + len(envelopes) > self.limit or self.held + size > QUEUE_BYTES:
+            for envelope in envelopes:
+                self.put(envelope, origin)
             return
-        self.queue.extend(messages)
+        if origin is not self._put_origin:
+            self._put_origin = origin
+            self.queue.append(origin)
+        self.queue.extend(envelopes)
+        self.count += len(envelopes)
         self.held += size
 
     def put_gap(self, count: int | None, reason: str) -> None:
@@ -88,15 +103,29 @@ class Inbox:
 
     def take(self) -> Message | Gap | None:
         """The next message or gap; None when nothing waits."""
-        if self.queue:
-            item = self.queue.popleft()
-            if item.__class__ is Message:
-                self.held -= len(item._data)
-            return item
+        queue = self.queue
+        while queue:
+            item = queue.popleft()
+            if isinstance(item, Gap):
+                self.count -= 1
+                return item
+            if item[0] == Kind.PUBLISH:
+                self.count -= 1
+                self.held -= len(item[3])
+                return Message.received(item, self.origin)
+            self.origin = item
         if self.missed:
             self._note_missed()
-            return self.queue.popleft()
+            return self.take()
         return None
+
+    def _append(self, envelope: Sequence[Any], origin: Sequence[Any], size: int) -> None:
+        if origin is not self._put_origin:
+            self._put_origin = origin
+            self.queue.append(origin)
+        self.queue.append(envelope)
+        self.count += 1
+        self.held += size
 
     def _note_missed(self) -> None:
         if self.missed:
@@ -110,44 +139,54 @@ class Inbox:
             self.queue[-1] = Gap(count, reason, self.pattern)
         else:
             self.queue.append(Gap(count, reason, self.pattern))
+            self.count += 1
             self.gaps += 1
 
-    def _squeeze(self, message: Message, size: int) -> None:
+    def _squeeze(self, envelope: Sequence[Any], origin: Sequence[Any], size: int) -> None:
         if self.latest:
             self._keep_newest(size)
-        if len(self.queue) >= self.limit or self.held + size > QUEUE_BYTES:
+        if self.count >= self.limit or self.held + size > QUEUE_BYTES:
             self.missed += 1
             self.lost += 1
             return
         self._note_missed()
-        self.queue.append(message)
-        self.held += size
+        self._append(envelope, origin, size)
 
     def _keep_newest(self, size: int) -> None:
         """Keep the newest message of each subject; if those alone fill the queue, the oldest half of them goes too.
 
         Either way half of the queue is free afterwards or it took as many messages to fill it: constant work a message.
         """
-        newest: dict[str, Message] = {}
-        gaps = [item for item in self.queue if isinstance(item, Gap)]
-        for item in reversed(self.queue):
-            if isinstance(item, Message):
-                newest.setdefault(item.subject, item)
-        self.replaced += len(self.queue) - len(gaps) - len(newest)
-        kept = list(reversed(newest.values()))
-        held = sum(len(message._data) for message in kept)
+        newest: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {}
+        gaps: list[Gap] = []
+        messages = 0
+        origin = self.origin
+        for item in self.queue:
+            if isinstance(item, Gap):
+                gaps.append(item)
+            elif item[0] == Kind.PUBLISH:
+                messages += 1
+                newest.pop(item[1], None)
+                newest[item[1]] = (item, origin)
+            else:
+                origin = item
+        self.replaced += messages - len(newest)
+        kept = list(newest.values())
+        held = sum(len(envelope[3]) for envelope, _ in kept)
         dropped = 0
         while kept[dropped:] and (len(kept) - dropped > self.limit // 2 or held + size > QUEUE_BYTES // 2):
-            held -= len(kept[dropped]._data)
+            held -= len(kept[dropped][0][3])
             dropped += 1
         self.queue = deque()
-        self.held = held
+        self.count = self.held = 0
+        self._put_origin = self.origin
         self.missed += dropped
         self.lost += dropped
         for gap in gaps:
             self._append_gap(gap.count, gap.reason)
         self._note_missed()
-        self.queue.extend(kept[dropped:])
+        for envelope, origin in kept[dropped:]:
+            self._append(envelope, origin, len(envelope[3]))
 
 
 class Offer:
