@@ -49,7 +49,6 @@ REFUSALS: Final = 256
 """Subjects whose refused publishes are kept until the program can be told."""
 
 _REPLY: Final = Kind.REPLY
-_PUBLISH: Final = Kind.PUBLISH
 _ORIGIN: Final = Kind.ORIGIN
 _CALL: Final = Kind.CALL
 _new_reply: Final = Reply.__new__
@@ -381,15 +380,20 @@ class Session:
         """Handle envelopes in order. Messages in a row for the same inboxes are put into them together."""
         calls = self.calls
         routes = self._routes.inboxes
+        publish = Kind.PUBLISH
         origin: Sequence[Any] = NO_ORIGIN
         inboxes: tuple[Inbox, ...] | None = None
+        subject = ""
         first = 0
         for index, envelope in enumerate(envelopes):
             kind = envelope[0]
-            if kind == _PUBLISH:
-                found = routes.get(envelope[1])
+            if kind == publish:
+                if inboxes and envelope[1] == subject:
+                    continue
+                subject = envelope[1]
+                found = routes.get(subject)
                 if found is None:
-                    found = self._routes.find_inboxes(envelope[1])
+                    found = self._routes.find_inboxes(subject)
                     self.unmatched_messages += not found
                 if found is not inboxes:
                     if inboxes:

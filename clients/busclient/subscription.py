@@ -1,7 +1,8 @@
 """A subscription: an async context manager, and an async iterator of its messages."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from busclient.connection import Connection
 from busclient.errors import BusError, Gap
@@ -13,9 +14,6 @@ from busproto.envelope import Kind
 __all__ = ["Subscription", "SubscriptionStatistics"]
 
 Item = TypeVar("Item", covariant=True)
-
-_PUBLISH: Final = Kind.PUBLISH
-_new_message: Final = Message.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +92,33 @@ class Subscription(Generic[Item]):
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        # As __anext__ again and again, in half the time: the generator keeps its place where a coroutine begins anew.
+        inbox = self._inbox
+        envelope, publish, kind, undecoded = tuple, Kind.PUBLISH, Message, UNDECODED
+        new = kind.__new__
+        while True:
+            queue = inbox.queue
+            while queue and (first := queue[0]).__class__ is envelope and first[0] == publish:
+                # Inbox.take() and Message.received(), written out: this is most of what a message costs here.
+                queue.popleft()
+                inbox.count -= 1
+                message: Any = new(kind)
+                message.subject = first[1]
+                message._headers = first[2]
+                message._data = data = first[3]
+                message._origin = inbox.origin
+                message._payload = undecoded
+                inbox.held -= len(data)
+                yield message
+            try:
+                item = await self.__anext__()
+            except StopAsyncIteration:
+                return
+            yield item
 
     async def __anext__(self) -> Item:
         inbox = self._inbox
-        queue = inbox.queue
-        if queue and (first := queue[0]).__class__ is tuple and first[0] == _PUBLISH:
-            # Inbox.take() and Message.received(), written out: this is most of what a message costs here.
-            queue.popleft()
-            inbox.count -= 1
-            message: Any = _new_message(Message)
-            _, message.subject, message._headers, data = first[:4]
-            message._data = data
-            message._origin = inbox.origin
-            message._payload = UNDECODED
-            inbox.held -= len(data)
-            return message  # type: ignore[no-any-return]
         while True:
             item: Any = inbox.take()
             if item is not None:
