@@ -102,14 +102,12 @@ class Subscription(Generic[Item]):
             while queue and (first := queue[0]).__class__ is envelope and first[0] == publish:
                 # Inbox.take() and Message.received(), written out: this is most of what a message costs here.
                 queue.popleft()
-                inbox.count -= 1
                 message: Any = new(kind)
                 message.subject = first[1]
                 message._headers = first[2]
-                message._data = data = first[3]
+                message._data = first[3]
                 message._origin = inbox.origin
                 message._payload = undecoded
-                inbox.held -= len(data)
                 yield message
             try:
                 item = await self.__anext__()
@@ -137,7 +135,7 @@ class Subscription(Generic[Item]):
         inbox = self._inbox
         return SubscriptionStatistics(
             pattern=inbox.pattern,
-            queued_messages=inbox.count,
+            queued_messages=inbox.waiting_messages(),
             queued_bytes=inbox.held,
             lost_messages=inbox.lost,
             gaps=inbox.gaps,

@@ -1,0 +1,174 @@
+"""The benchmark works: every work comes about, with every figure. How fast is not a test's business."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+RUN = Path(__file__).with_name("run.py")
+ROOT = RUN.parents[2]
+TINY = ("--quick", "--seconds", "0.05", "--endpoints", "60")
+FIGURES = {
+    ("latency", "p50"),
+    ("latency", "p90"),
+    ("latency", "p99"),
+    ("calls", "rate"),
+    ("calls", "cpu"),
+    ("pubsub", "rate"),
+    ("pubsub", "cpu"),
+    ("fanout", "rate"),
+    ("fanout", "cpu"),
+    ("attach", "seconds"),
+    ("attach", "rss"),
+}
+
+
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(RUN), *options],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_every_work_yields_every_figure(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    done = run(*TINY, "--peer", "busd", "--peer", "nats", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    results: dict[str, Any] = json.loads(out.read_text())
+    figures = results["figures"]
+    assert {(figure["work"], figure["figure"]) for figure in figures} == FIGURES
+    measured = [name for name, peer in results["peers"].items() if "version" in peer]
+    assert "busd" in measured
+    assert all(peer["skipped"] for name, peer in results["peers"].items() if name not in measured)
+    for figure in figures:
+        assert sorted(figure["values"]) == sorted(measured), figure
+        for value in figure["values"].values():
+            assert len(value["rounds"]) == results["settings"]["rounds"] == 1
+            assert value["median"] > 0 or figure["figure"] in ("rss", "cpu")
+        for bar in figure["bars"]:
+            assert bar["met"] is (
+                bar["value"] <= bar["bar"] if figure["better"] == "lower" else bar["value"] >= bar["bar"]
+            )
+    for name in ("call p50", "calls/s, 64 in flight", "messages/s, 1 to 1", "deliveries/s, 1 to 48", "attach 60"):
+        assert name in done.stdout
+    if "nats" in measured:
+        assert any(bar["against"] == "nats" for figure in figures for bar in figure["bars"])
+
+
+def test_absent_peer_is_skipped_with_the_reason_or_fails_when_all_are_required(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    options = ("--quick", "--only", "latency", "--peer", "nats", "--json", str(out))
+    nowhere = str(tmp_path)
+    done = run(*options, PATH=nowhere, BUSD_REQUIRE_ALL="")
+    assert done.returncode == 0, done.stderr
+    assert "skipped nats: nats-server is not installed" in done.stderr
+    assert json.loads(out.read_text())["peers"]["nats"]["skipped"].startswith("nats-server is not installed")
+    done = run(*options, PATH=nowhere, BUSD_REQUIRE_ALL="1")
+    assert done.returncode == 1
+    assert "nats is required" in done.stderr
+
+
+def test_bad_options_are_refused() -> None:
+    assert run("--only", "nothing").returncode == 2
+    done = run("--rounds", "0")
+    assert done.returncode == 1
+    assert "above 0" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals) -> None:
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux can end the children of a killed process")
+    options = ["--seconds", "60", "--rounds", "1", "--only", "pubsub", "--peer", "busd"]
+    quiet = subprocess.DEVNULL
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path: a socket's path is short
+        environment = {**os.environ, "TMPDIR": directory}
+        with subprocess.Popen(
+            [sys.executable, str(RUN), *options], env=environment, stdout=quiet, stderr=quiet
+        ) as bench:
+            try:
+                children = wait_for_children(psutil.Process(bench.pid), 3)
+                bench.send_signal(number)
+                code = bench.wait(timeout=20)
+            finally:
+                bench.kill()
+        gone, alive = psutil.wait_procs(children, timeout=10)
+        for process in alive:
+            process.kill()
+        assert not alive
+        assert len(gone) == 3
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+        if number != signal.SIGKILL:
+            assert not list(Path(directory).iterdir())
+
+
+def test_a_broker_that_dies_fails_the_run_and_says_so() -> None:
+    options = ["--seconds", "60", "--rounds", "1", "--only", "calls", "--peer", "busd"]
+    with subprocess.Popen([sys.executable, str(RUN), *options], stderr=subprocess.PIPE, text=True) as bench:
+        try:
+            broker, *_ = wait_for_children(psutil.Process(bench.pid), 3)
+            broker.kill()
+            _, said = bench.communicate(timeout=90)
+        finally:
+            bench.kill()
+    assert bench.returncode == 1
+    assert "bench: the broker ended with exit code -9" in said
+
+
+def wait_for_children(parent: psutil.Process, count: int) -> list[psutil.Process]:
+    """The broker and the clients, once all of them have been started."""
+    deadline = time.monotonic() + 30
+    while len(children := parent.children()) < count:
+        assert time.monotonic() < deadline, f"{len(children)} of {count} processes started"
+        time.sleep(0.02)
+    return children
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "cases"),
+    [("core.py", ("--rounds", "1", "--seconds", "0.02"), 8), ("inprocess.py", ("--rounds", "1"), 3)],
+)
+def test_the_other_scripts_run_every_case(script: str, options: tuple[str, ...], cases: int) -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN.with_name(script)), *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = [float(line.split()[1].replace(",", "")) for line in done.stdout.splitlines()]
+    assert len(figures) == cases
+    assert min(figures) > 0
+
+
+def test_the_attach_tool_holds_endpoints_of_a_running_broker(tmp_path: Path) -> None:
+    paths = [str(ROOT / "schemas"), str(ROOT / "clients"), str(ROOT)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    attach = [sys.executable, str(RUN.with_name("attach.py")), "--count", "60", "--url", f"unix://{tmp_path}/host.sock"]
+    done = subprocess.run(attach, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("attach: ")
+    with subprocess.Popen([sys.executable, "-m", "busd", "run", "--run-dir", str(tmp_path)], env=environment) as busd:
+        try:
+            deadline = time.monotonic() + 30
+            while not (tmp_path / "host.sock").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            done = subprocess.run(attach, capture_output=True, text=True, timeout=30, check=False)
+        finally:
+            busd.terminate()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("60 endpoints attached in ")
