@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from busclient import Gap, Message
+from busclient.message import NO_ORIGIN
 from busd.demo import instructions, line_of
-from busproto.envelope import pack
+from busproto.envelope import Kind, pack
 from tests.support import START_SECONDS, environment, needs, running_node, wait_until
 
 DEMO = [sys.executable, "-m", "busd.demo"]
@@ -199,7 +200,7 @@ def test_instructions_can_be_typed_as_they_stand(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_whatever_anyone_publishes_is_one_safe_line(subject: str, data: bytes, line: str) -> None:
-    shown = line_of(Message(subject, data, None, None))
+    shown = line_of(Message.received((Kind.PUBLISH, subject, None, data), NO_ORIGIN))
     assert line in shown
     assert shown.isprintable()
 

@@ -56,7 +56,7 @@ class Listener:
         self.path = path
         self.reports: list[tuple[str, dict[str, Any]]] = []
         self.bus = Bus(node="test", software="busd/test", now=clock(), quotas=Quotas(**quotas))
-        self.pump = Pump(self.bus, asyncio.get_running_loop())
+        self.pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=75e-6)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)

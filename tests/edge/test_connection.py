@@ -2,11 +2,11 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from busd.edge.connection import WRITE_HIGH_WATER
 from busproto import envelope
 from busproto.envelope import Kind, Status
 from tests.edge.raw import RawPeer, descriptors, listening, loops, run
@@ -221,6 +221,25 @@ def test_pings_of_a_peer_that_does_not_read_pile_up_nowhere(tmp_path: Path, loop
             watcher.send(envelope.ping(1))
             await watcher.expect(Kind.PONG)
             assert connection._transport is not None
-            assert connection._transport.get_write_buffer_size() < 2 * WRITE_HIGH_WATER
+            assert connection._transport.get_write_buffer_size() < 512 * 1024
+
+    run(main(), loop)
+
+
+def test_quiet_bus_sleeps_after_a_quick_exchange(tmp_path: Path, loop: str) -> None:
+    async def main() -> None:
+        async with listening(tmp_path / "s") as node:
+            peer = await node.peer()
+            polled = 0
+            for number in range(500):
+                peer.send(envelope.ping(number))
+                await peer.expect(Kind.PONG)
+                polled += node.pump._polling
+            assert polled > 0
+            await asyncio.sleep(0.05)
+            busy = time.process_time()
+            await asyncio.sleep(0.3)
+            assert time.process_time() - busy < 0.1
+            assert not node.pump._polling
 
     run(main(), loop)
