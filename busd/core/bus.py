@@ -272,6 +272,7 @@ class Bus:
         """
         envelopes, offsets, counts = batch
         plans = session.space.plans.decisions
+        calls, subscriptions, services = session.calls, session.subscriptions, session.services
         state: State = session.state
         steps = self._steps[state]
         publishing = Kind.PUBLISH in TRANSITIONS[state]
@@ -303,7 +304,7 @@ class Bus:
             if kind not in _RELAYED:
                 self._relay.flush()
             session.state, handler = step
-            if kind in _REQUESTS and session.uses(message[1]):
+            if kind in _REQUESTS and ((id := message[1]) in calls or id in subscriptions or id in services):
                 self._requests.refuse(session, message[1], BusError(Code.ID_IN_USE, id=message[1]))
                 continue
             handler(session, message, frame, offsets[index], offsets[index + 1], now)

@@ -98,10 +98,6 @@ class Session:
         """Whether the session is over: send what waits, then close the connection and detach."""
         return self.state is State.CLOSING
 
-    def uses(self, id: int) -> bool:
-        """Whether a request of this endpoint with this id still stands."""
-        return id in self.calls or id in self.subscriptions or id in self.services
-
     def charges(self) -> dict[str, int]:
         """How much of each counted quota it holds. What it holds is its account: none can be forgotten in it."""
         return {

@@ -229,9 +229,16 @@ class Bus:
             PayloadTooLarge: more bytes than the broker takes.
             BusError: what the subject, the payload or the headers are not; or why the last message was refused.
         """
-        self.publish_nowait(subject, payload, headers=headers, data=data)
-        if self._connection.congested():
-            await self._connection.ready_to_send()
+        connection = self._connection
+        session = self._session
+        session.publish(subject, pack(payload) if data is None else encode(payload, data), headers)
+        if session.out.full:
+            connection.flush()
+        elif not connection.flush_due:
+            connection.flush_soon()
+        link = connection.link
+        if connection.burst or (link is not None and link.paused):
+            await connection.ready_to_send()
 
     def publish_nowait(
         self,

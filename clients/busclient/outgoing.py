@@ -38,7 +38,7 @@ class Outgoing:
         """Add the envelope that begins with ``head`` and ends with ``payload``, of less than 64 KiB."""
         size = len(payload)
         length = BIN8[size] if size < 256 else b"\xc5" + size.to_bytes(2, "big")
-        size += self._size + len(head) + len(length)
+        size = self._size + size + len(head) + 3
         if size > BATCH_BYTES:
             size -= self._size
             self._end_frame()
