@@ -290,7 +290,7 @@ class BusModel(RuleBasedStateMachine):
         standing = [
             (peer, id)
             for peer in self.peers
-            if not (peer.buffer or peer.draining)
+            if not (peer.buffering or peer.draining)
             for id in [
                 *peer.subscriptions,
                 *peer.services,
@@ -418,16 +418,19 @@ class BusModel(RuleBasedStateMachine):
             return  # finished already: it is dropped
         if status != Status.PARTIAL:
             responder.held.remove(call)
-        if call.expected is not None:
+        if call.expected is not None and not call.uncertain:
             return  # nobody waits for it: it is dropped
         call.replies.append((status, payload))
         waits = any(row["id"] == call.id for row in call.caller.session.inspect(self.now)["calls"])
         roomy = call.caller.name in self.roomy
         if status != Status.PARTIAL:
             assert not waits
-            call.expected = {status} if roomy else {status, Status.OVERLOADED}
+            certain = roomy and not call.uncertain
+            call.expected = {status} if certain else {status, Status.OVERLOADED}
         elif not roomy and not waits:
-            call.expected = {Status.OK, Status.ERROR, Status.OVERLOADED}
+            # The caller had no room for this part, or what follows in the same frame has ended the call.
+            call.uncertain = True
+            call.expected = {Status.OK, Status.ERROR, Status.OVERLOADED, Status.CANCELLED}
 
     @precondition(lambda self: any(call.expected is None for peer in self.peers for call in peer.calls.values()))
     @rule(which=picks)

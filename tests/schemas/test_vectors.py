@@ -29,6 +29,13 @@ def settled(envelope: list[Any]) -> list[Any]:
     return [bytes(field) if isinstance(field, memoryview) else field for field in envelope]
 
 
+def as_lists(value: Any) -> Any:
+    """``value`` with lists for tuples, at every level."""
+    if isinstance(value, dict):
+        return {key: as_lists(entry) for key, entry in value.items()}
+    return [as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def test_files_are_up_to_date() -> None:
     command = [sys.executable, "-m", "vectors.generate", "--check"]
     run = subprocess.run(command, cwd=VECTORS.parent, capture_output=True, text=True, timeout=60, check=False)
@@ -105,11 +112,11 @@ def test_reading_without_checks_gives_the_same_and_keeps_its_head() -> None:
     for case in [*ENVELOPES, *BATCHES]:
         data = data_of(case)
         if case["valid"]:
-            assert decoder.read(data) == Decoder().decode(data).envelopes, case["name"]
+            assert as_lists(decoder.read(data)) == Decoder().decode(data).envelopes, case["name"]
             continue
         with suppress(BusError):
             decoder.read(data)
-        assert decoder.read(sound) == [[11, 7]], case["name"]
+        assert as_lists(decoder.read(sound)) == [[11, 7]], case["name"]
 
 
 @pytest.mark.parametrize("case", CANONICAL, ids=name_of)
