@@ -94,7 +94,7 @@ class Outbox:
     def deliver(self, origin: bytes, data: Part, count: int, subscriptions: Iterable[Subscription]) -> None:
         """Queue ``count`` published messages, or count them as lost on each of the subscriptions that match them."""
         if self._behind or not self.put(origin, data, count):
-            self._lose(count, subscriptions)
+            self._lose(len(data), count, subscriptions)
 
     def deliver_latest(self, origin: bytes, data: Part, subject: str, subscriptions: Iterable[Subscription]) -> None:
         """Queue one message for subscriptions that all asked for ``latest``: the newer takes the place of the older."""
@@ -106,7 +106,7 @@ class Outbox:
             self.conflated += 1
             self._count_drop(Drop.CONFLATED, 1)
         if not self.has_room(len(data), 1):
-            self._lose(1, subscriptions)
+            self._lose(len(data), 1, subscriptions)
             return
         self._newest[subject] = (origin, data)
         self._charge(len(data) + OVERHEAD, 1)
@@ -220,9 +220,10 @@ class Outbox:
         self.messages += messages
         self.peak = max(self.peak, self.bytes)
 
-    def _lose(self, count: int, subscriptions: Iterable[Subscription]) -> None:
-        by_bytes = self.bytes * self._limit_messages >= self.messages * self._limit_bytes
-        reason = Drop.OUTBOX_BYTES if by_bytes else Drop.OUTBOX_MESSAGES
+    def _lose(self, length: int, count: int, subscriptions: Iterable[Subscription]) -> None:
+        bytes_share = (self.bytes + length + OVERHEAD) / self._limit_bytes
+        messages_share = (self.messages + count) / self._limit_messages
+        reason = Drop.OUTBOX_BYTES if bytes_share >= messages_share else Drop.OUTBOX_MESSAGES
         self.lost += count
         self._count_drop(reason, count)
         for subscription in subscriptions:

@@ -425,8 +425,8 @@ class BusModel(RuleBasedStateMachine):
         roomy = call.caller.name in self.roomy
         if status != Status.PARTIAL:
             assert not waits
-            certain = roomy and not call.uncertain
-            call.expected = {status} if certain else {status, Status.OVERLOADED}
+            if not call.uncertain:
+                call.expected = {status} if roomy else {status, Status.OVERLOADED}
         elif not roomy and not waits:
             # The caller had no room for this part, or what follows in the same frame has ended the call.
             call.uncertain = True

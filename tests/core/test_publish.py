@@ -194,6 +194,14 @@ def test_message_larger_than_the_outbox_is_a_gap_at_once() -> None:
     assert payloads(receiver) == [b"small"]
 
 
+def test_run_of_more_messages_than_the_outbox_may_hold_is_told_as_that() -> None:
+    world = World(outbox_messages=10)
+    sender, receiver = world.peer(), world.peer()
+    subscription = receiver.subscribe("a")
+    sender.publish("a", times=11)
+    assert receiver.take() == [[Kind.GAP, subscription, 11, "outbox-messages"]]
+
+
 def test_queued_bytes_stay_within_the_quota() -> None:
     world = World(outbox_bytes=100_000)
     sender, slow = world.peer(), world.peer()
