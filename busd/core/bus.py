@@ -167,6 +167,7 @@ class Bus:
         self._counters.refusals[error.name] += 1
         session.error = error.body()
         self._leave(session, departure, now)
+        self._relay.flush()
         session.outbox.settle()
         session.outbox.put_control(None, envelope.bye(session.error))
         self._ready.append(session)

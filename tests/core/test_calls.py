@@ -324,3 +324,12 @@ def test_shutting_bus_refuses_new_calls_and_ends_the_rest_as_unknown() -> None:
     assert reply[:3] == [Kind.REPLY, first, Status.UNKNOWN]
     assert bye[0] == Kind.BYE
     assert error_of(bye)["code"] == 5001
+
+
+def test_nothing_follows_bye_not_even_ones_own_call() -> None:
+    world = World()
+    peer = world.peer()
+    peer.serve("me")
+    wide = 1 << 16
+    peer.send(envelope.call(wide, "me", 1000, None, b"?"), envelope.origin("$bus", "host", "node", "", 0))
+    assert [message[0] for message in peer.take()] == [Kind.CALL, Kind.CANCEL, Kind.BYE]
