@@ -23,7 +23,7 @@ LINGER_SECONDS: Final = 1.0
 class Connection(asyncio.Protocol):
     """A peer's connection, from before its first word to its end."""
 
-    __slots__ = ("_closed", "_paused", "_pump", "_reader", "_transport", "_zmtp", "session")
+    __slots__ = ("_closed", "_lingering", "_paused", "_pump", "_reader", "_transport", "_zmtp", "session")
 
     def __init__(self, pump: Pump, closed: "Callable[[Connection], None]") -> None:
         """``closed`` is told when the connection is gone."""
@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader: _LargeFrameReader | None = None
         self._paused = False
+        self._lingering = False
         self.session: Session
         """Its session in the bus; set by whoever attaches it."""
 
@@ -62,10 +63,8 @@ class Connection(asyncio.Protocol):
                     transport.write(b"".join((frame_header(size), *parts)))
                 else:
                     transport.writelines((frame_header(size), *parts))
-            if self._paused and outbox and not session.closing:
-                return
         if session.closing:
-            self._close(transport)
+            self._end(transport)
 
     def abort(self) -> None:
         """Cut the connection; what waits is lost."""
@@ -121,9 +120,13 @@ class Connection(asyncio.Protocol):
         if data and not self._paused and self._transport is not None:
             self._transport.write(data)
 
-    def _close(self, transport: asyncio.Transport) -> None:
-        transport.close()
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
+    def _end(self, transport: asyncio.Transport) -> None:
+        """The session is over: close as soon as its bye is written, and cut the connection if that takes too long."""
+        if not self._lingering:
+            self._lingering = True
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
+        if not self.session.outbox or not self._zmtp.ready:
+            transport.close()
 
     def _read_large_frame(self) -> None:
         """Until the frame is complete, have the transport read into its memory: its bytes are not copied on the way."""

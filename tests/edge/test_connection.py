@@ -158,6 +158,28 @@ def test_peer_that_never_reads_its_bye_is_cut_anyway(tmp_path: Path, loop: str) 
     run(main(), loop)
 
 
+def test_peer_that_reads_late_still_gets_its_bye(tmp_path: Path, loop: str) -> None:
+    async def main() -> None:
+        async with listening(tmp_path / "s") as node:
+            sender, late = await node.peer(), await node.peer()
+            late.send(envelope.subscribe(1, "a", {}))
+            await late.expect(Kind.REPLY)
+            late.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            for _ in range(40):
+                sender.send(envelope.publish("a", None, b"x" * 100_000))
+            await sender.writer.drain()
+            late.writer.write(b"\x00\x01\xc1")
+            sender.send(envelope.ping(1))
+            await sender.expect(Kind.PONG)
+            late.reader._transport.resume_reading()  # type: ignore[attr-defined]
+            while (message := await late.receive())[0] == Kind.PUBLISH:
+                pass
+            assert message[0] == Kind.BYE
+            assert message[1]["code"] == 1010
+
+    run(main(), loop)
+
+
 def test_slow_reader_gets_its_gap_and_what_follows(tmp_path: Path, loop: str) -> None:
     async def main() -> None:
         async with listening(tmp_path / "s", outbox_bytes=1 << 20) as node:
