@@ -118,15 +118,11 @@ TOKENS = [
 
 def shown(envelope: Sequence[Any]) -> str:
     """For comparison: NaN equals itself here, a view is its bytes, and a tuple the list that it was on the wire."""
-    return repr(plain(envelope))
+    text = repr([bytes(field) if type(field) is memoryview else field for field in envelope])
+    return text.replace(",)", ")").translate(BRACKETS)
 
 
-def plain(value: Any) -> Any:
-    if type(value) is memoryview:
-        return bytes(value)
-    if type(value) in (list, tuple):
-        return [plain(item) for item in value]
-    return {key: plain(item) for key, item in value.items()} if type(value) is dict else value
+BRACKETS = str.maketrans("()", "[]")
 
 
 def decode(decoder: Decoder, frame: bytes, *, fold: bool = False) -> Batch | BusError:
