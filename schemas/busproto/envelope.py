@@ -59,7 +59,7 @@ class Kind:
 
 
 KIND_NAMES: Final[dict[int, str]] = {
-    number: name.lower() for name, number in vars(Kind).items() if isinstance(number, int)
+    number: name.lower() for name, number in vars(Kind).items() if not name.startswith("_")
 }
 """The name of each kind, for errors and tools."""
 
