@@ -26,6 +26,7 @@ from busd.ops.logs import LogLimiter
 from busd.ops.rundir import RunDirectory, bind_unix, remove_socket
 from busd.ops.status import EdgeStatistics, NodeStatistics, State
 from busproto.envelope import VERSION
+from busproto.errors import BusError, Code
 
 HOST_SOCKET_MODE: Final = 0o666
 """Whoever can reach the run directory may connect: the kernel says who it is, and policy what it may do."""
@@ -87,7 +88,11 @@ class Node:
         self._acceptor.start()
         if self._http is not None:
             # aiohttp takes longer to import than all of busd: beside the loop, for clients can attach by now.
-            http = await asyncio.to_thread(importlib.import_module, "busd.ops.http")
+            try:
+                http = await asyncio.to_thread(importlib.import_module, "busd.ops.http")
+            except ModuleNotFoundError as error:
+                reason = f"{error.name} is not installed; install 'busd[node]', or set this to off"
+                raise BusError(Code.CONFIG_INVALID, key="http.listen", where="", reason=reason) from None
             server = http.HttpServer(self._http, self)
             stack.push_async_callback(server.stop)
             await server.start()

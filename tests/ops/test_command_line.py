@@ -194,3 +194,18 @@ def test_showing_the_configuration_imports_nothing_heavy() -> None:
     assert done.returncode == 0
     for heavy in ("aiohttp", "uvloop", "asyncio", "prometheus_client", "zmq", "msgpack"):
         assert f"'{heavy}'" not in done.stderr
+
+
+def test_missing_extra_is_named_with_what_to_install(tmp_path: Path) -> None:
+    """`pip install busd` alone is the SDK: aiohttp comes with the extra."""
+    program = f"""
+import sys
+sys.modules["aiohttp"] = None
+from busd.__main__ import main
+sys.exit(main(["run", "--run-dir", {str(tmp_path / "run")!r}, "--http-listen", "127.0.0.1:0"]))
+"""
+    result = python(program)
+    assert result.returncode == 2
+    assert "aiohttp is not installed; install 'busd[node]'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "host.sock").exists()
