@@ -37,7 +37,9 @@ _SERVICE_LINK: Final = re.compile(
 )
 """Variables that Kubernetes puts into every pod when a Service is called busd or busd-*. Not ours."""
 
-_TESTS: Final = frozenset({"BUSD_REQUIRE_ALL", "BUSD_FUZZ_SECONDS", "BUSD_FUZZ_SEED"})
+_TESTS: Final = frozenset(
+    {"BUSD_REQUIRE_ALL", "BUSD_FUZZ_SECONDS", "BUSD_FUZZ_SEED", "BUSD_MODEL_EXAMPLES", "BUSD_MODEL_STEPS"}
+)
 """Variables of the project's tests, which start real nodes in their own environment. No keys."""
 
 

@@ -14,6 +14,7 @@ from busd.ops.address import OFF, TcpAddress, UnixAddress
 from busd.ops.config import Setting, default_config_file, from_environment, from_program, load, resolve
 from busd.ops.keys import KEYS, Computed, Config, Origin
 from busproto.errors import BusError, Code
+from tests.support import ROOT
 
 NO_FILE = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}
 
@@ -151,6 +152,17 @@ def test_an_unknown_key_of_a_program_is_refused() -> None:
     with pytest.raises(BusError) as caught:
         resolve(from_program({"limits.endpoint": 5}, "a test"))
     assert caught.value.text == "unknown key 'limits.endpoint' from a test; did you mean 'limits.endpoints'?"
+
+
+def test_variables_of_the_projects_own_tests_are_not_taken_for_keys() -> None:
+    used = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"environ[^\n]*\"(BUSD_[A-Z_]+)\"", path.read_text())
+        if name.startswith(("BUSD_MODEL", "BUSD_FUZZ", "BUSD_REQUIRE"))
+    }
+    assert len(used) == 5
+    assert from_environment(dict.fromkeys(used, "1")) == []
 
 
 @pytest.mark.parametrize(
