@@ -164,7 +164,7 @@ class Bus:
         """Cut ``session`` off because of ``error``, in its envelopes or below: it is told, and no more is read."""
         if session.state is State.CLOSING:
             return
-        self._counters.refusals[error.name] += 1
+        self._counters.refuse(error)
         session.error = error.body()
         self._leave(session, departure, now)
         self._relay.flush()
@@ -290,7 +290,7 @@ class Bus:
                     messages += counts[index]
                     continue
             if run is not None:
-                self._forward(session, run, subject, frame, begin, offsets[index], messages)
+                self._forward(session.origin, run, subject, frame, begin, offsets[index], messages)
             run = plan
             if publishes:
                 subject = message[1]
@@ -316,7 +316,7 @@ class Bus:
                 steps = self._steps[state]
                 publishing = Kind.PUBLISH in TRANSITIONS[state]
         if run is not None:
-            self._forward(session, run, subject, frame, begin, offsets[-1], messages)
+            self._forward(session.origin, run, subject, frame, begin, offsets[-1], messages)
 
     # -- publish and subscribe ----------------------------------------------------------------------------------------
 
@@ -332,13 +332,10 @@ class Bus:
             return None
         return session.space.plan(subject)
 
-    def _forward(
-        self, session: Session, plan: Plan, subject: str, frame: bytes, start: int, end: int, count: int
-    ) -> None:
+    def _forward(self, origin: bytes, plan: Plan, subject: str, frame: bytes, start: int, end: int, count: int) -> None:
         """Queue a run for its receivers. ``subject`` is the first message's, and everyone's where a plan has latest."""
         self._relay.flush()
         data = _slice(frame, start, end)
-        origin = session.origin
         for outbox, subscriptions in plan.receivers:
             outbox.deliver(origin, data, count, subscriptions)
         if plan.latest:
@@ -363,10 +360,7 @@ class Bus:
             if session.departure is not None:
                 row |= {"reason": str(session.departure), "seconds": now - session.attached_at}
             data = envelope.publish(subject, None, envelope.pack(row))
-            for outbox, subscriptions in plan.receivers:
-                outbox.deliver(self._origin, data, 1, subscriptions)
-            for outbox, subscriptions in plan.latest:
-                outbox.deliver_latest(self._origin, data, subject, subscriptions)
+            self._forward(self._origin, plan, subject, data, 0, len(data), 1)
 
     # -- one envelope of any other kind -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from busd.core.histogram import Histogram
 from busd.core.principal import BOUNDARIES
 from busd.core.reasons import Departure, Drop
 from busproto.envelope import OUTCOMES
+from busproto.errors import BusError, Code
 
 
 class Counters:
@@ -43,3 +44,9 @@ class Counters:
         self.skipped = 0
         """Envelopes of a kind that may be skipped, and was."""
         self.call_seconds = Histogram()
+
+    def refuse(self, error: BusError) -> None:
+        """Count a refusal by its error, and by the quota if one was used up."""
+        self.refusals[error.name] += 1
+        if error.code == Code.QUOTA_EXCEEDED:
+            self.quota_rejections[str(error.fields["quota"])] += 1

@@ -132,9 +132,7 @@ class Requests:
 
     def refuse(self, session: Session, id: int | None, error: BusError) -> None:
         """Tell ``session`` that a request was refused: by a reply if it has an id of its own, else by an error."""
-        self._counters.refusals[error.name] += 1
-        if error.code == Code.QUOTA_EXCEEDED:
-            self._counters.quota_rejections[str(error.fields["quota"])] += 1
+        self._counters.refuse(error)
         if id is None or error.code == Code.ID_IN_USE:
             # A reply to an id that is in use would end the request that it stands for.
             data = envelope.error(id, error.body())

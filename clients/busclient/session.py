@@ -95,8 +95,6 @@ class Session:
         self.drained = False
         """This endpoint wants no more calls."""
         self.farewell: BusError | None = None
-        self.epoch = 0
-        """Counts connections."""
         self.max_payload = PAYLOAD_BYTES
         self.out = Outgoing()
         """What waits to be sent; `data_to_send` takes it out."""
@@ -147,7 +145,6 @@ class Session:
         self.state = SessionState.GREETING
         self.farewell = None
         self.draining = False
-        self.epoch += 1
         self.out.push(wire.hello(self.manifest))
         self._hello_deadline = now + HANDSHAKE_SECONDS
         self.earliest = min(self.earliest, self._hello_deadline)

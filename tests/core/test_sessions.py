@@ -228,6 +228,7 @@ def test_asking_without_reading_is_cut_off() -> None:
         peer.send(envelope.ping(1) * 10)
     assert peer.session.closing
     assert peer.session.departure is Departure.NOT_READING
+    assert world.statistics().quota_rejections == {"control_bytes": 1}
     assert peer.session.outbox.bytes < 20_000
     assert error_of(peer.take()[-1])["fields"]["quota"] == "control_bytes"
 
@@ -325,6 +326,7 @@ def test_half_received_frames_of_all_together_are_bounded() -> None:
     world.bus.hold(second.session, 600, world.now)
     assert not first.session.closing
     assert error_of(second.take()[-1])["fields"]["quota"] == "held_bytes"
+    assert world.statistics().quota_rejections == {"held_bytes": 1}
     second.leave()
     third = world.peer()
     world.bus.hold(third.session, 300, world.now)
