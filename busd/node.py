@@ -14,6 +14,7 @@ from busd.core.bus import Bus
 from busd.core.principal import BOUNDARIES
 from busd.core.quotas import Quotas
 from busd.edge.acceptor import BACKLOG, Acceptor
+from busd.edge.admission import Admission
 from busd.edge.connection import LINGER_SECONDS
 from busd.edge.identity import host_principal
 from busd.edge.pump import Pump, clock
@@ -46,6 +47,7 @@ class Node:
         self._workers: list[Worker] = []
         self._descriptors: Descriptors
         self._run_dir: RunDirectory
+        self._admission: Admission
         self._acceptor: Acceptor
         self._pump: Pump
         self._http: HttpListener | None = None
@@ -76,15 +78,17 @@ class Node:
         self.bus = Bus(node=config.node.name, software=f"busd/{__version__}", now=clock(), quotas=self._quotas())
         self._pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=config.busy_poll_us / 1e6)
         stack.callback(self._pump.stop)
-        self._acceptor = Acceptor(
-            bind_unix(self._run_dir.socket_path, HOST_SOCKET_MODE, BACKLOG),
+        self._admission = Admission(
             self._pump,
             host_principal,
             boundary="host",
             connections_per_uid=config.limits.connections_per_uid,
             report=self._faults.fault,
         )
-        stack.push_async_callback(self._acceptor.close, 2 * LINGER_SECONDS)
+        stack.push_async_callback(self._admission.close, 2 * LINGER_SECONDS)
+        listener = bind_unix(self._run_dir.socket_path, HOST_SOCKET_MODE, BACKLOG)
+        self._acceptor = Acceptor(listener, self._admission)
+        stack.callback(self._acceptor.stop)
         self._acceptor.start()
         if self._http is not None:
             # aiohttp takes longer to import than all of busd: beside the loop, for clients can attach by now.
@@ -152,7 +156,7 @@ class Node:
         )
 
     def _edge_statistics(self) -> EdgeStatistics:
-        host = self._acceptor.statistics()
+        host = self._admission.statistics()
         none = dict.fromkeys(BOUNDARIES, 0)
         return EdgeStatistics(
             accepted={**none, host.boundary: host.accepted},

@@ -30,6 +30,17 @@ class Principal:
     """Its process id when it connected."""
     groups: tuple[int, ...] = ()
     """Its supplementary groups (SO_PEERGROUPS)."""
+    started: int | None = None
+    """When that process started, in clock ticks since boot: with the pid it names one process and no later one."""
+    cid: int | None = None
+    """Context id of the guest's AF_VSOCK connection."""
+    key: str | None = None
+    """CURVE public key that the peer proved to hold, in Z85."""
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it belongs to the node itself, and so speaks in the node's own space."""
+        return self.tenant == NODE_TENANT
 
     def describe(self) -> dict[str, object]:
         """The principal as ``$bus.inspect`` shows it."""
@@ -42,4 +53,7 @@ class Principal:
             "gid": self.gid,
             "pid": self.pid,
             "groups": list(self.groups),
+            "started": self.started,
+            "cid": self.cid,
+            "key": self.key,
         }

@@ -35,5 +35,7 @@ class Departure(StrEnum):
     """It was not let in: its hello was not acceptable, or there was no room."""
     NOT_READING = "not-reading"
     """It kept asking and did not read the answers."""
+    UNIT_REMOVED = "unit-removed"
+    """Its unit was taken off the node."""
     SHUTDOWN = "shutdown"
     """The broker went away."""

@@ -35,7 +35,7 @@ DOMAINS: Final[Mapping[str, tuple[str, ...]]] = {
     "boundary": BOUNDARIES,
     "drop": tuple(Drop),
     "departure": tuple(Departure),
-    "refusal": ("descriptors", "endpoints", "user", "identity", "draining"),
+    "refusal": ("descriptors", "endpoints", "user", "identity", "unit", "draining"),
     "outcome": tuple(OUTCOMES.values()),
     "error": tuple(entry.name for entry in ENTRIES.values() if entry.blame in ("peer", "caller", "capacity", "broker")),
     "resource": COUNTED,

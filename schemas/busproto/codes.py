@@ -35,6 +35,7 @@ class Code(IntEnum):
     VERSION_UNSUPPORTED = 1015
     MANIFEST_INVALID = 1016
     FRAME_TIMEOUT = 1017
+    MANIFEST_REQUIRED = 1018
     SUBJECT_INVALID = 2001
     PATTERN_INVALID = 2002
     SUBJECT_RESERVED = 2003
@@ -50,6 +51,9 @@ class Code(IntEnum):
     OVERLOADED = 3005
     UNKNOWN = 3006
     HANDLER_FAILED = 3007
+    UNIT_UNKNOWN = 3009
+    RIGHT_WITHDRAWN = 3010
+    UNIT_REFUSED = 3011
     QUOTA_EXCEEDED = 4001
     GAP = 4002
     TOO_MANY_CONNECTIONS = 4003
@@ -206,6 +210,14 @@ _ROWS: Final = (
         "Write whole frames. If the peer did, look at its CPU and scheduling.",
     ),
     Entry(
+        1018,
+        "manifest-required",
+        "peer",
+        False,
+        "this node lets nobody in who does not say who owns it: the manifest has no {missing}",
+        "Give component, owner and purpose at connect: busclient.connect(..., component=, owner=, purpose=) or bus --owner. The operator can set manifest = 'allow'.",
+    ),
+    Entry(
         2001,
         "subject-invalid",
         "caller",
@@ -324,6 +336,30 @@ _ROWS: Final = (
         False,
         "the responder failed: {reason}",
         "Look at the responder's log.",
+    ),
+    Entry(
+        3009,
+        "unit-unknown",
+        "operator",
+        True,
+        "unit '{unit}' may not attach: {reason}",
+        "bus guest list and bus keys list show the units that stand. A VM that was restarted or cloned is a new life: remove the unit and add it again.",
+    ),
+    Entry(
+        3010,
+        "right-withdrawn",
+        "operator",
+        False,
+        "{action} '{subject}' has ended: {reason}",
+        "The policy was changed, and this right is no longer in it. bus policy explain names the rule that decides now.",
+    ),
+    Entry(
+        3011,
+        "unit-refused",
+        "operator",
+        False,
+        "unit '{unit}' was not added: {reason}",
+        "bus guest list shows what stands. Remove the unit before adding its next life; leave the generation out to have one chosen.",
     ),
     Entry(
         4001,

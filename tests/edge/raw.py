@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from busd.core.bus import Bus
 from busd.core.quotas import Quotas
 from busd.edge.acceptor import BACKLOG, Acceptor
+from busd.edge.admission import Admission
 from busd.edge.identity import host_principal
 from busd.edge.pump import Pump, clock
 from busproto import envelope
@@ -61,14 +62,14 @@ class Listener:
         listener.bind(str(path))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-        self.acceptor = Acceptor(
-            listener,
+        self.admission = Admission(
             self.pump,
             host_principal,
             boundary="host",
             connections_per_uid=connections_per_uid,
             report=lambda name, /, **fields: self.reports.append((name, fields)),
         )
+        self.acceptor = Acceptor(listener, self.admission)
 
     async def peer(self, *, hello: bool = True) -> "RawPeer":
         """A connection to it, an endpoint unless ``hello`` is False."""
@@ -88,7 +89,8 @@ async def listening(path: Path, **options: Any) -> AsyncIterator[Listener]:
     try:
         yield listener
     finally:
-        await listener.acceptor.close(0)
+        listener.acceptor.stop()
+        await listener.admission.close(0)
         listener.pump.stop()
 
 

@@ -39,12 +39,12 @@ def test_one_user_cannot_take_every_connection(tmp_path: Path, loop: str) -> Non
             reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
             assert await reader.read() == b""
             writer.close()
-            assert node.acceptor.statistics().refused == {"user": 1}
+            assert node.admission.statistics().refused == {"user": 1}
             assert node.reports == [
                 ("connection-refused", {"boundary": "host", "reason": "user", "uid": os.getuid(), "limit": 2})
             ]
             first.close()
-            while node.acceptor.statistics().open > 1:
+            while node.admission.statistics().open > 1:
                 await asyncio.sleep(0.001)
             await node.peer()
 
@@ -59,7 +59,7 @@ def test_full_node_refuses_with_the_numbers(tmp_path: Path, loop: str) -> None:
             reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
             assert await reader.read() == b""
             writer.close()
-            assert node.acceptor.statistics().refused == {"endpoints": 1}
+            assert node.admission.statistics().refused == {"endpoints": 1}
             assert "1 of 1" in node.reports[0][1]["error"]
 
     run(main(), loop)
@@ -72,10 +72,10 @@ def test_closing_lets_byes_out_first(tmp_path: Path, loop: str) -> None:
             peer = await node.peer()
             node.bus.shut(0.0)
             node.pump.wake()
-            closing = asyncio.create_task(node.acceptor.close(5.0))
+            closing = asyncio.create_task(node.admission.close(5.0))
             assert (await peer.ended())["code"] == 5001
             await closing
-            assert node.acceptor.statistics().open == 0
+            assert node.admission.statistics().open == 0
 
     run(main(), loop)
 
@@ -94,8 +94,8 @@ async def main():
             line = await asyncio.to_thread(sys.stdin.readline)
             if not line:
                 return
-            refused = node.acceptor.statistics().refused.get("descriptors", 0)
-            print(refused, node.acceptor.statistics().open, flush=True)
+            refused = node.admission.statistics().refused.get("descriptors", 0)
+            print(refused, node.admission.statistics().open, flush=True)
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
 run(main(), sys.argv[2], 60)

@@ -151,7 +151,7 @@ def test_peer_that_never_reads_its_bye_is_cut_anyway(tmp_path: Path, loop: str) 
             sender.send(envelope.ping(1))
             await sender.expect(Kind.PONG)
             stuck.writer.write(b"\x00\x01\xc1")
-            while node.acceptor.statistics().open > 1:
+            while node.admission.statistics().open > 1:
                 await asyncio.sleep(0.01)
             assert node.reports[0][1]["code"] == 1010
 
@@ -221,7 +221,7 @@ def test_nothing_is_left_of_a_thousand_connections(tmp_path: Path, loop: str) ->
                 for peer in peers:
                     peer.close()
                     await peer.writer.wait_closed()
-            while node.acceptor.statistics().open > 1 or descriptors() > before:
+            while node.admission.statistics().open > 1 or descriptors() > before:
                 await asyncio.sleep(0.001)
             warm.send(envelope.ping(1))
             await warm.expect(Kind.PONG)
@@ -235,7 +235,7 @@ def test_pings_of_a_peer_that_does_not_read_pile_up_nowhere(tmp_path: Path, loop
         async with listening(tmp_path / "s") as node:
             watcher, flooder = await node.peer(), await node.peer()
             flooder.reader._transport.pause_reading()  # type: ignore[attr-defined]
-            (connection,) = (c for c in node.acceptor._connections if c.session.name == "host-2")
+            (connection,) = (c for c in node.admission._connections if c.session.name == "host-2")
             ping = b"\x04\x17\x04PING\x00\x00" + b"c" * 16
             for _ in range(40):
                 flooder.writer.write(ping * 2000)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from busd.core.principal import BOUNDARIES
 from busd.core.reasons import Departure, Drop
-from busd.edge.acceptor import Refusal
+from busd.edge.admission import Refusal
 from busd.ops.metrics import DOMAINS, FAMILIES, Metrics
 from busd.ops.status import NodeStatistics, State
 from busproto.envelope import OUTCOMES
