@@ -5,34 +5,43 @@ each session that ``ready`` names, then close and ``detach`` it if it is closing
 come.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import pairwise
 from math import inf
 from typing import Any, Final
 
+from busd.core.account import UNBOUNDED, Account, Accounts, Rates, Room
+from busd.core.audit import AuditTrail
 from busd.core.calls import Calls
 from busd.core.census import Census, check_claims
 from busd.core.counters import Counters
 from busd.core.deadlines import Alarm, Deadlines
+from busd.core.fanout import Fanout
+from busd.core.gate import Gate
+from busd.core.ledger import Ledger
 from busd.core.outbox import Outbox, Part
+from busd.core.policy import Policy
 from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
-from busd.core.quotas import Quotas
+from busd.core.quotas import Quotas, exceeded
 from busd.core.reasons import Departure, Drop
 from busd.core.relay import Relay
 from busd.core.requests import Requests
 from busd.core.session import Session
-from busd.core.space import Plan, Space
+from busd.core.space import Plan
 from busd.core.states import TRANSITIONS, State
 from busd.core.statistics import BusStatistics
+from busd.core.tenancy import Tenancy
+from busd.core.units import Receipt, Unit, Units, take_down
 from busproto import envelope
 from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Batch, Decoder, Kind
 from busproto.errors import BusError, Code
-from busproto.limits import BATCH_BYTES, FRAME_BYTES, LARGE_FRAME_BYTES
-from busproto.subjects import check_subject, is_reserved
+from busproto.limits import BATCH_BYTES, ENVELOPES_PER_FRAME, FRAME_BYTES, ID_FIRST
 
 RUN_MESSAGES: Final = 8192
 """Messages that are forwarded as one slice: half of what a frame may hold, so that a slice always fits into one."""
+
+WHOLE: Final = 1 << 30
+"""More things than a frame can hold: all of it is handled at once."""
 
 BROKER: Final = "$bus"
 """The endpoint that the broker itself is, in origins."""
@@ -49,26 +58,48 @@ _Handler = Callable[[Session, list[Any], bytes, int, int, float], None]
 class Bus:
     """One node's bus."""
 
-    def __init__(self, *, node: str, software: str, now: float, quotas: Quotas | None = None) -> None:
-        """``node`` is this node's name, ``software`` the broker's name and version, ``now`` the time it starts."""
+    def __init__(
+        self,
+        *,
+        node: str,
+        software: str,
+        policy: Policy,
+        now: float,
+        quotas: Quotas | None = None,
+        owners: frozenset[int] | None = None,
+        guest_rates: Rates = UNBOUNDED,
+        user_rates: Rates = UNBOUNDED,
+        require_manifest: bool = False,
+    ) -> None:
+        """``node`` is this node's name, ``software`` the broker's name and version, ``now`` the time it starts.
+
+        ``owners`` are the users of the host that the node belongs to (None: all of them); ``user_rates`` go for the
+        others, ``guest_rates`` for each tenant. With ``require_manifest`` nobody gets in who does not say whose he is.
+        """
         self.node = node
         self.software = software
         self.started = now
         self.quotas = quotas or Quotas()
         self.census = Census(self.quotas.departures)
+        self.units = Units()
         self.draining = False
+        self.require_manifest = require_manifest
         self.alarm = Alarm()
         """Earlier than `next_deadline` was when it was last asked? Then it is time to ask again."""
+        self.audit = AuditTrail(self.alarm)
+        """What is to be written down; take it and write it."""
         self._origin = envelope.origin(BROKER, "host", NODE_TENANT, "", 0)
         self._counters = Counters()
         self._relay = Relay()
-        self._calls = Calls(self._origin, self._counters, self._relay, self.alarm)
+        self._accounts = Accounts(self.quotas, owners=owners, guest=guest_rates, user=user_rates)
+        self._tenancy = Tenancy(policy, self.quotas)
+        self._gate = Gate(self.audit)
+        self._calls = Calls(self._origin, self._accounts, self._counters, self._relay, self.alarm)
         self._decoder = Decoder()
-        self._requests = Requests(self, self._calls, self._counters, self._origin)
+        self._fanout = Fanout(self._tenancy, self._relay, self._decoder, self._origin)
+        self._requests = Requests(self, self._gate, self._accounts, self._calls, self._counters, self._origin)
         self._handshakes: Deadlines[Session] = Deadlines(self.alarm)
         self._frames: Deadlines[Session] = Deadlines(self.alarm)
-        self._held_bytes = 0
-        self._spaces: dict[str, Space] = {}
         self._sessions: dict[Session, None] = {}
         self._ready: list[Session] = []
         self._count_drop = {boundary: partial(self._dropped, boundary) for boundary in BOUNDARIES}
@@ -97,27 +128,53 @@ class Bus:
     def attach(self, principal: Principal, now: float, link: object = None) -> Session:
         """A connection has come, from ``principal``. Its hello must follow in time. ``link`` is kept for the caller.
 
-        Raises BusError 4003 when there is no room, 5001 when the bus is draining.
+        Raises BusError 4003 when there is no room, 3009 when its unit does not stand, 5001 when the bus is draining.
         """
         if self.draining:
             raise BusError(Code.DRAINING, what="connections")
-        if len(self._sessions) >= self.quotas.endpoints:
-            raise BusError(Code.TOO_MANY_CONNECTIONS, used=len(self._sessions), limit=self.quotas.endpoints)
-        session = Session(principal, self._space(principal.tenant), self.quotas, now, link)
-        session.outbox = Outbox(self.quotas, partial(self._ready.append, session), self._count_drop[principal.boundary])
+        self.units.check(principal)
+        account = self._accounts.enter(principal, now)
+        try:
+            self._accounts.charge(account, "endpoints", 1, now)
+        except BusError as error:
+            self._counters.count_quota(error)
+            self._accounts.leave(account, now)
+            used, limit = error.fields["used"], error.fields["limit"]
+            raise BusError(Code.TOO_MANY_CONNECTIONS, used=used, limit=limit, holder=account.name) from None
+        session = self._open(principal, account, now, link)
         self._sessions[session] = None
         session.handshake_slot = self._handshakes.add(session, now + self.quotas.handshake_seconds)
         return session
 
-    def receive(self, session: Session, frame: bytes, now: float) -> None:
-        """``session`` sent ``frame``. Raises nothing that a peer can cause: a violation ends the session instead."""
+    def attach_inside(self, pattern: str, now: float, link: object) -> Session:
+        """The broker's own endpoint, which answers calls on ``pattern``. It is no endpoint of the census."""
+        principal = Principal("host", NODE_TENANT, "host", 0)
+        session = self._open(principal, self._accounts.enter(principal, now), now, link)
+        session.state = State.OPEN
+        session.name = BROKER
+        session.origin = self._origin
+        session.services[ID_FIRST] = session.space.serve(session, ID_FIRST, pattern, "default")
+        return session
+
+    def _open(self, principal: Principal, account: Account, now: float, link: object) -> Session:
+        session = Session(principal, self._tenancy.enter(principal), account, self.quotas, now, link)
+        wake, count_drop = partial(self._ready.append, session), self._count_drop[principal.boundary]
+        session.outbox = Outbox(self.quotas, Room(self._accounts, account, now), wake, count_drop)
+        return session
+
+    def receive(self, session: Session, frame: bytes, now: float, weight: int = WHOLE) -> bool:
+        """``session`` sent ``frame``. Raises nothing that a peer can cause: a violation ends the session instead.
+
+        At most about ``weight`` things are done, of which a call is one and messages in a row to the same receivers
+        are. False if some are left: ``proceed`` must be called, until it is True, before this is called again.
+        """
         if session.state is State.CLOSING:
-            return
+            return True
         try:
             batch = self._decoder.decode(frame, fold=True)
         except BusError as error:
             self.end(session, error, Departure.PROTOCOL_ERROR, now)
-            return
+            return True
         boundary = session.principal.boundary
         count = sum(batch.counts)
         self._counters.received_messages[boundary] += count
@@ -126,17 +183,42 @@ class Bus:
         session.received_bytes += len(frame)
         if len(frame) > self.quotas.max_payload and (excess := self._too_large(batch.envelopes)) is not None:
             self.end(session, excess, Departure.PROTOCOL_ERROR, now)
-            return
-        self._route(session, frame, batch, now)
+            return True
+        if session.account.paced:
+            self._pace(session.account, count, len(frame), now)
+        if len(batch.envelopes) > self.quotas.tenant_envelopes and not session.principal.is_node:
+            excess = BusError(Code.ENVELOPE_TOO_MANY, limit=self.quotas.tenant_envelopes)
+            self.end(session, excess, Departure.PROTOCOL_ERROR, now)
+            return True
+        return self._handle(session, frame, batch, 0, weight, now)
+
+    def proceed(self, session: Session, now: float, weight: int = WHOLE) -> bool:
+        """Go on with a frame of ``session`` that ``receive`` did not finish; False if there is still some left."""
+        if session.rest is None or session.state is State.CLOSING:
+            session.rest = None
+            return True
+        frame, batch, begin = session.rest
+        return self._handle(session, frame, batch, begin, weight, now)
+
+    def _handle(self, session: Session, frame: bytes, batch: Batch, begin: int, weight: int, now: float) -> bool:
+        end = self._route(session, frame, batch, begin, weight, now)
         self._relay.flush()
-        if session.outbox.control > self.quotas.control_bytes:
-            self.end(session, self._not_reading(session), Departure.NOT_READING, now)
+        outbox = session.outbox
+        if outbox.control > self.quotas.control_bytes or (outbox.control and outbox.overdrawn):
+            self.end(session, self._not_reading(session, now), Departure.NOT_READING, now)
+        left = end < len(batch.envelopes) and session.state is not State.CLOSING
+        session.rest = (frame, batch, end) if left else None
+        return not left
 
     def ready(self) -> list[Session]:
         """The sessions for which something waits, or which are closing, since this was last asked."""
         sessions = self._ready.copy()
         self._ready.clear()
         return sessions
+
+    def put_off(self, sessions: list[Session]) -> None:
+        """``sessions``, which ``ready`` named, have not had their turn: name them again."""
+        self._ready[:0] = sessions
 
     def take(self, session: Session, limit: int = BATCH_BYTES) -> list[Part]:
         """The parts of the next frame for ``session``, in order; [] when nothing waits."""
@@ -155,10 +237,14 @@ class Bus:
         self._leave(session, departure, now)
         del self._sessions[session]
         self.hold(session, 0, now)
+        self.keep(session, 0, now)
+        self._tenancy.leave(session.view)
+        self._accounts.release(session.account, "endpoints", 1)
+        self._accounts.leave(session.account, now)
         self._counters.departures[session.principal.boundary, session.departure or departure] += 1
         session.outbox.clear()
         if self.census.leave(session, now):
-            self._announce("$bus.endpoints.departed", session, now)
+            self._fanout.announce("$bus.endpoints.departed", session, now)
 
     def end(self, session: Session, error: BusError, departure: Departure, now: float) -> None:
         """Cut ``session`` off because of ``error``, in its envelopes or below: it is told, and no more is read."""
@@ -175,11 +261,13 @@ class Bus:
     def hold(self, session: Session, size: int, now: float) -> None:
         """``session`` has sent ``size`` bytes of a frame that is not complete (0: it has none).
 
-        They are charged, to the node as a whole: a frame that never ends pins memory like a message that nobody reads
-        (dbus-broker charges both), and it must end in time.
+        They are charged to who pays for the session: a frame that never ends pins memory like a message that nobody
+        reads (dbus-broker charges both), and it must end in time.
         """
-        self._held_bytes += size - session.held_bytes
-        session.held_bytes = size
+        more = size - session.held_bytes
+        if more < 0:
+            self._accounts.release(session.account, "held_bytes", -more)
+            session.held_bytes = size
         if not size:
             if session.frame_slot is not None:
                 self._frames.remove(session, session.frame_slot)
@@ -187,20 +275,85 @@ class Bus:
             return
         if session.frame_slot is None:
             self._expect_frame(session, now)
+        if more <= 0:
+            return
         try:
-            self.quotas.check("held_bytes", self._held_bytes, "all connections together")
+            self._accounts.charge(session.account, "held_bytes", more, now)
+            session.held_bytes = size
         except BusError as error:
             self.end(session, error, Departure.PROTOCOL_ERROR, now)
+
+    def keep(self, session: Session, size: int, now: float) -> None:
+        """``size`` bytes that ``session`` sent wait for its turn (0: none). They are charged like half a frame."""
+        more = size - session.kept_bytes
+        try:
+            if more < 0:
+                self._accounts.release(session.account, "held_bytes", -more)
+            elif more > 0:
+                self._accounts.charge(session.account, "held_bytes", more, now)
+            session.kept_bytes = size
+        except BusError as error:
+            self.end(session, error, Departure.PROTOCOL_ERROR, now)
+
+    def add_unit(self, unit: Unit) -> None:
+        """Let ``unit`` attach. Raises BusError 3011 if it stands already, or is an earlier life of itself."""
+        self.units.add(unit)
+
+    def remove_unit(self, name: str, now: float) -> Receipt:
+        """Tear unit ``name`` down: nothing of it is left when this returns. Raises BusError 3009 if it is unknown."""
+        unit = self.units.remove(name)
+        sessions = [
+            session
+            for session in self._sessions
+            if session.principal.unit == name and session.principal.boundary == unit.boundary
+        ]
+        receipt = take_down(unit, sessions)
+        error = BusError(Code.UNIT_UNKNOWN, unit=name, reason=f"generation {unit.generation} was removed")
+        for session in sessions:
+            self.hold(session, 0, now)
+            session.outbox.clear()
+            self.end(session, error, Departure.UNIT_REMOVED, now)
+        return receipt
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides."""
+        return self._tenancy.policy
+
+    def apply_policy(self, policy: Policy, now: float) -> int:
+        """Decide by ``policy`` from now on. Returns how many subscriptions and offers to serve lost their right."""
+        self._tenancy.apply(policy)
+        return sum(self._requests.withdraw(session) for session in list(self.census))
+
+    def accounts(self, session: Session, now: float) -> list[dict[str, Any]]:
+        """Who pays for what, as far as ``session`` may see it: the node all accounts, a tenant its own."""
+        return self._accounts.describe(now, None if session.principal.is_node else session.account)
+
+    @property
+    def ledgers(self) -> Mapping[str, Ledger]:
+        """What all share of the node's resources."""
+        return self._accounts.ledgers
+
+    def find(self, endpoint: str) -> Principal | None:
+        """The principal of an attached endpoint."""
+        session = self.census.find(endpoint)
+        return None if session is None else session.principal
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next needed, in seconds; None when nothing waits for time to pass."""
         self.alarm.at = inf
-        deadlines = (self._calls.next_deadline(), self._handshakes.next(), self._frames.next())
+        deadlines = (
+            self._calls.next_deadline(),
+            self._handshakes.next(),
+            self._frames.next(),
+            self.audit.next_deadline(),
+        )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def expire(self, now: float) -> None:
         """Do what is due at ``now``."""
         self._calls.expire(now)
+        self.audit.expire(now)
         for session in self._handshakes.expire(now):
             seconds = self.quotas.handshake_seconds
             stage = str(getattr(session.link, "stage", "connected"))
@@ -236,7 +389,7 @@ class Bus:
     def statistics(self) -> BusStatistics:
         """Figures of the whole bus."""
         counters = self._counters
-        spaces = [space.statistics() for space in self._spaces.values()]
+        spaces = [space.statistics() for space in self._tenancy.spaces]
         endpoints = dict.fromkeys(BOUNDARIES, 0)
         for session in self.census:
             endpoints[session.principal.boundary] += 1
@@ -265,33 +418,41 @@ class Bus:
 
     # -- the path of a message ----------------------------------------------------------------------------------------
 
-    def _route(self, session: Session, frame: bytes, batch: Batch, now: float) -> None:
-        """Handle the envelopes of one frame in order, until one ends the session.
+    def _route(self, session: Session, frame: bytes, batch: Batch, first: int, weight: int, now: float) -> int:
+        """Handle the envelopes of one frame in order from ``first``, until one ends the session or ``weight`` is spent.
+
+        Returns where to go on.
 
         Messages in a row that go to the same receivers are one run: one slice of the frame, one entry per receiver.
         Calls and replies in a row are one run of the relay.
         """
         envelopes, offsets, counts = batch
-        plans = session.space.plans.decisions
+        plans = session.view.plans.decisions
         calls, subscriptions, services = session.calls, session.subscriptions, session.services
+        forward = self._fanout.forward
         state: State = session.state
         steps = self._steps[state]
         publishing = Kind.PUBLISH in TRANSITIONS[state]
         run: Plan | None = None
         subject = ""
         begin = messages = 0
-        for index, message in enumerate(envelopes):
+        stop = len(envelopes)
+        for index, message in enumerate(envelopes[first:] if first else envelopes, first):
+            if weight <= 0:
+                stop = index
+                break
             kind = message[0]
             plan = None
             publishes = kind == Kind.PUBLISH and publishing
             if publishes:
-                plan = plans.get(message[1]) or self._plan(session, message[1], counts[index])
+                plan = plans.get(message[1]) or self._plan(session, message[1], counts[index], now)
                 if plan is run and messages < RUN_MESSAGES and (run is None or not run.latest):
                     messages += counts[index]
                     continue
             if run is not None:
-                self._forward(session.origin, run, subject, frame, begin, offsets[index], messages)
+                forward(session, run, subject, frame, begin, offsets[index], messages)
             run = plan
+            weight -= 1
             if publishes:
                 subject = message[1]
                 begin = offsets[index]
@@ -300,7 +461,7 @@ class Bus:
             step = steps.get(kind)
             if step is None:
                 if not self._skip(session, kind, now):
-                    return
+                    return index
                 continue
             if kind not in _RELAYED:
                 self._relay.flush()
@@ -312,55 +473,23 @@ class Bus:
             if session.state is not state:
                 state = session.state
                 if state is State.CLOSING:
-                    return
+                    return index
                 steps = self._steps[state]
                 publishing = Kind.PUBLISH in TRANSITIONS[state]
         if run is not None:
-            self._forward(session.origin, run, subject, frame, begin, offsets[-1], messages)
+            forward(session, run, subject, frame, begin, offsets[stop], messages)
+        return stop
 
     # -- publish and subscribe ----------------------------------------------------------------------------------------
 
-    def _plan(self, session: Session, subject: str, count: int) -> Plan | None:
+    def _plan(self, session: Session, subject: str, count: int, now: float) -> Plan | None:
         """Who receives ``subject`` from ``session``; None, and ``count`` refusals told to the sender, if nobody may."""
         try:
-            check_subject(subject)
-            if is_reserved(subject):
-                raise BusError(Code.SUBJECT_RESERVED, subject=subject)
+            return self._gate.plan(session, subject, now)
         except BusError as error:
             for _ in range(count):
                 self._requests.refuse(session, None, error)
             return None
-        return session.space.plan(subject)
-
-    def _forward(self, origin: bytes, plan: Plan, subject: str, frame: bytes, start: int, end: int, count: int) -> None:
-        """Queue a run for its receivers. ``subject`` is the first message's, and everyone's where a plan has latest."""
-        self._relay.flush()
-        data = _slice(frame, start, end)
-        for outbox, subscriptions in plan.receivers:
-            outbox.deliver(origin, data, count, subscriptions)
-        if plan.latest:
-            # What may be replaced by something newer is queued message by message.
-            offsets = [0, len(data)] if count == 1 else self._decoder.decode(bytes(data)).offsets
-            for begin, stop in pairwise(offsets):
-                part = _slice(frame, start + begin, start + stop)
-                for outbox, subscriptions in plan.latest:
-                    outbox.deliver_latest(origin, part, subject, subscriptions)
-
-    def _announce(self, subject: str, session: Session, now: float) -> None:
-        """Publish that ``session`` came or went, in the node's space and in its own tenant's."""
-        for tenant in {NODE_TENANT, session.principal.tenant}:
-            plan = self._space(tenant).plan(subject)
-            if not (plan.receivers or plan.latest):
-                continue
-            row: dict[str, Any] = {
-                "endpoint": session.name,
-                "principal": session.principal.describe(),
-                "claims": session.claims,
-            }
-            if session.departure is not None:
-                row |= {"reason": str(session.departure), "seconds": now - session.attached_at}
-            data = envelope.publish(subject, None, envelope.pack(row))
-            self._forward(self._origin, plan, subject, data, 0, len(data), 1)
 
     # -- one envelope of any other kind -------------------------------------------------------------------------------
 
@@ -378,6 +507,8 @@ class Bus:
             if self.draining:
                 raise BusError(Code.DRAINING, what="endpoints")
             session.claims = check_claims(message[2])
+            if self.require_manifest and (missing := session.unowned()):
+                raise BusError(Code.MANIFEST_REQUIRED, missing=", ".join(missing))
         except BusError as error:
             self.end(session, error, Departure.REFUSED, now)
             return
@@ -397,10 +528,11 @@ class Bus:
             "generation": principal.generation,
             "max_payload": self.quotas.max_payload,
             "max_frame": FRAME_BYTES,
+            "max_envelopes": ENVELOPES_PER_FRAME if principal.is_node else self.quotas.tenant_envelopes,
         }
         session.outbox.put_control(None, envelope.welcome(min(message[1], VERSION), session.name, info))
         self.census.enter(session)
-        self._announce("$bus.endpoints.attached", session, now)
+        self._fanout.announce("$bus.endpoints.attached", session, now)
 
     def _ping(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         session.outbox.put_control(None, envelope.pong(message[1]))
@@ -418,11 +550,11 @@ class Bus:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _space(self, tenant: str) -> Space:
-        space = self._spaces.get(tenant)
-        if space is None:
-            space = self._spaces[tenant] = Space(tenant, self.quotas.route_cache)
-        return space
+    def _pace(self, account: Account, messages: int, size: int, now: float) -> None:
+        if account.messages is not None:
+            account.messages.spend(messages, now)
+        if account.bytes is not None:
+            account.bytes.spend(size, now)
 
     def _expect_frame(self, session: Session, now: float) -> None:
         session.frame_mark = session.received_messages
@@ -436,9 +568,11 @@ class Bus:
         session.state = State.CLOSING
         if session.handshake_slot is not None:
             self._handshakes.remove(session, session.handshake_slot)
+        self._accounts.release(session.account, "subscriptions", len(session.subscriptions))
         for subscription in session.subscriptions.values():
             session.space.unsubscribe(subscription)
         session.subscriptions.clear()
+        self._accounts.release(session.account, "services", len(session.services))
         for service in session.services.values():
             session.space.unserve(service)
         session.services.clear()
@@ -453,23 +587,9 @@ class Bus:
                     return BusError(Code.PAYLOAD_TOO_LARGE, size=size, limit=limit)
         return None
 
-    def _not_reading(self, session: Session) -> BusError:
-        return BusError(
-            Code.QUOTA_EXCEEDED,
-            quota="control_bytes",
-            holder=session.name,
-            used=session.outbox.control,
-            limit=self.quotas.control_bytes,
-        )
+    def _not_reading(self, session: Session, now: float) -> BusError:
+        used, limit = session.outbox.control, self.quotas.control_bytes
+        return exceeded("control_bytes", used, limit, session.name, now - session.attached_at)
 
     def _dropped(self, boundary: str, reason: Drop, count: int) -> None:
         self._counters.dropped[boundary, reason] += count
-
-
-def _slice(frame: bytes, start: int, end: int) -> Part:
-    """``frame[start:end]`` so that keeping it does not keep much more than it."""
-    if start == 0 and end == len(frame):
-        return frame
-    if end - start > LARGE_FRAME_BYTES and 2 * (end - start) > len(frame):
-        return memoryview(frame)[start:end]
-    return frame[start:end]

@@ -5,14 +5,19 @@ it came. A call that nobody waits for any more (cancelled, timed out, caller gon
 *abandoned* until the responder finishes it: a responder that hangs keeps looking busy instead of looking free.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+from busd.core.account import Account, Accounts
 from busd.core.call import Call
 from busd.core.counters import Counters
 from busd.core.deadlines import Alarm, Deadlines
+from busd.core.ledger import Ledger
+from busd.core.quotas import exceeded
 from busd.core.reasons import Drop
 from busd.core.relay import Relay
+from busd.core.service import Group
 from busd.core.session import Session
 from busproto import envelope
 from busproto.envelope import OUTCOMES, STATUS_CODES, Status
@@ -33,10 +38,11 @@ class CallsStatistics:
 class Calls:
     """The calls that responders hold, by the broker's number for each."""
 
-    __slots__ = ("_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "in_flight")
+    __slots__ = ("_accounts", "_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "in_flight")
 
-    def __init__(self, origin: bytes, counters: Counters, relay: Relay, alarm: Alarm) -> None:
+    def __init__(self, origin: bytes, accounts: Accounts, counters: Counters, relay: Relay, alarm: Alarm) -> None:
         """``origin`` goes before the outcomes that the broker itself decides."""
+        self._accounts = accounts
         self._relay = relay
         self._origin = origin
         self._counters = counters
@@ -45,31 +51,58 @@ class Calls:
         self._last = ID_FIRST
         self.in_flight = 0
 
-    def start(self, caller: Session, request: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        """Give the call envelope ``request`` (``frame[start:end]``) to a responder, or end it at once."""
+    def start(
+        self,
+        caller: Session,
+        group: Group | None,
+        request: list[Any],
+        frame: bytes,
+        start: int,
+        end: int,
+        now: float,
+        behalf: Call | None = None,
+    ) -> None:
+        """Give the call envelope ``request`` (``frame[start:end]``) to one of ``group``, or end it at once.
+
+        ``behalf`` is a call that the caller holds and acts for.
+        """
         id, subject = request[1], request[2]
-        group = caller.space.group(subject)
         if group is None:
             self.refuse(caller, id, Status.NO_RESPONDERS, subject=subject)
             return
         service = group.choose()
         responder = service.session
-        quotas = caller.quotas
+        first = caller if behalf is None else behalf.first
         try:
-            if len(caller.calls) >= quotas.calls:
-                quotas.check("calls", len(caller.calls), caller.name)
-            if len(responder.held) >= responder.quotas.held_calls:
-                responder.quotas.check("held_calls", len(responder.held), responder.name)
+            if len(caller.calls) >= caller.quotas.calls:
+                oldest = next(iter(caller.calls.values())).started
+                caller.quotas.check("calls", len(caller.calls), caller.name, now - oldest)
+            shares = responder.held_shares.get(first.account)
+            if (
+                shares is None
+                or first.account.actor is not None
+                or len(responder.held) >= responder.quotas.held_calls
+                or not shares.charge(caller)
+            ):
+                self._charge(caller, first.account, responder, now)
         except BusError as error:
-            self._counters.quota_rejections[str(error.fields["quota"])] += 1
+            self._counters.count_quota(error)
             self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=error.text)
             return
         number = self._next_number()
-        if not self._relay.forward(responder.outbox, caller.origin, frame, start, end, number):
-            reason = f"{responder.name} reads too slowly: its outbox is full"
+        origin = caller.origin if behalf is None else _behalf_origin(caller, behalf)
+        full = (
+            first.account.actor is not None
+            and first.account is not responder.account
+            and not responder.outbox.admits(origin, first.account.name, end - start)
+        )
+        if full or not self._relay.forward(responder.outbox, origin, frame, start, end, number):
+            self._release(caller, first.account, responder)
+            share = f" as far as {first.account.name} may use it" if full else ""
+            reason = f"{responder.name} reads too slowly: its outbox is full{share}"
             self.refuse(caller, id, Status.OVERLOADED, subject=subject, reason=reason)
             return
-        call = Call(number, caller, id, subject, service, now)
+        call = Call(number, caller, id, subject, service, now, first)
         call.slot = self._deadlines.add(call, now + request[3] / 1000)
         self._held[number] = responder.held[number] = caller.calls[id] = call
         group.start(service)
@@ -134,11 +167,66 @@ class Calls:
         self._counters.calls[OUTCOMES[status]] += 1
         caller.outbox.put_control(self._origin, envelope.reply(id, status, None, envelope.pack(body)))
 
+    def deny(self, caller: Session, id: int, error: BusError) -> None:
+        """End a call that the policy does not allow."""
+        self._counters.calls[OUTCOMES[Status.DENIED]] += 1
+        data = envelope.reply(id, Status.DENIED, None, envelope.pack(error.body()))
+        caller.outbox.put_control(self._origin, data)
+
     def statistics(self) -> CallsStatistics:
         """Figures of all calls."""
         return CallsStatistics(in_flight=self.in_flight, held=len(self._held))
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _charge(self, caller: Session, account: Account, responder: Session, now: float) -> None:
+        """Charge a call to its caller, and to the tenant that it is for. Raises BusError 4001 beyond their shares.
+
+        (The usual case, one of the node's callers within its share, is decided by whoever calls this.)
+        Callers share with others of their account only: how many endpoints a tenant has is nothing to anybody else.
+        """
+        limit = responder.quotas.held_calls
+        if len(responder.held) >= limit:
+            responder.quotas.check("held_calls", len(responder.held), responder.name, now - _oldest(responder, now))
+        shares = responder.held_shares.get(account)
+        if shares is None:
+            shares = responder.held_shares[account] = Ledger(limit)
+        if not shares.charge(caller):
+            self._refuse_share(caller.name, shares, caller, responder, now)
+        if account.actor is None:
+            return
+        tenants = responder.held_tenants
+        tenants.owned = len(responder.held) - tenants.shared
+        try:
+            if not tenants.charge(None if account is responder.account else account):
+                self._refuse_share(account.name, tenants, account, responder, now)
+            ledger = self._accounts.ledgers["calls"]
+            ledger.owned = max(0, len(self._held) - ledger.shared)
+            try:
+                self._accounts.charge(account, "calls", 1, now)
+            except BusError:
+                tenants.release(None if account is responder.account else account)
+                raise
+        except BusError:
+            shares.release(caller)
+            raise
+
+    def _release(self, caller: Session, account: Account, responder: Session) -> None:
+        """The charge for one call is given back."""
+        shares = responder.held_shares[account]
+        shares.release(caller)
+        if account.actor is None:
+            return
+        if not shares.used:
+            del responder.held_shares[account]
+        if account is not responder.account:
+            responder.held_tenants.release(account)
+        self._accounts.release(account, "calls", 1)
+
+    def _refuse_share(self, holder: str, ledger: Ledger, actor: Hashable, responder: Session, now: float) -> NoReturn:
+        """Say whose share of what ``responder`` holds is used up, and since when."""
+        used, most = ledger.share(actor), ledger.most(actor)
+        raise exceeded("held_calls", used, most, f"{holder} at {responder.name}", now - _oldest(responder, now))
 
     def _next_number(self) -> int:
         number = self._last
@@ -176,7 +264,29 @@ class Calls:
         """The responder has finished the call (or is gone): nothing of it is left."""
         del self._held[call.number]
         del call.responder.held[call.number]
+        account = call.first.account
+        if account.actor is None:
+            call.responder.held_shares[account].release(call.payer)
+        else:
+            self._release(call.payer, account, call.responder)
         call.service.group.finish(call.service)
 
     def _drop(self, responder: Session, reason: Drop) -> None:
         self._counters.dropped[responder.principal.boundary, reason] += 1
+
+
+def _oldest(responder: Session, now: float) -> float:
+    """When the oldest call that ``responder`` holds was made."""
+    return next((call.started for call in responder.held.values()), now)
+
+
+def _behalf_origin(caller: Session, behalf: Call) -> bytes:
+    """The origin of what ``caller`` does on behalf of a call that it holds: itself, and who is behind that call."""
+    if not behalf.behalf_origin:
+        behalf.behalf_origin = envelope.origin(*_origin_of(caller), on_behalf_of=_origin_of(behalf.first))
+    return behalf.behalf_origin
+
+
+def _origin_of(session: Session) -> tuple[str, str, str, str, int]:
+    principal = session.principal
+    return session.name, principal.boundary, principal.tenant, principal.unit, principal.generation

@@ -17,10 +17,12 @@ CLAIM_SUBJECTS = ("serves", "publishes", "needs")
 class Census:
     """Endpoints by name in order of arrival, and the last departures."""
 
-    __slots__ = ("_departed", "_endpoints", "_last", "_refused")
+    __slots__ = ("_by_tenant", "_departed", "_endpoints", "_last", "_refused")
 
     def __init__(self, departures: int) -> None:
         self._endpoints: dict[str, Session] = {}
+        self._by_tenant: dict[str, dict[str, Session]] = {}
+        """The same once more, for those who may see one tenant's only: a page of theirs costs what is on it."""
         self._departed: deque[dict[str, Any]] = deque(maxlen=departures)
         self._refused: deque[dict[str, Any]] = deque(maxlen=departures)
         self._last = 0
@@ -36,6 +38,7 @@ class Census:
     def enter(self, session: Session) -> None:
         """``session`` has said hello and has its name."""
         self._endpoints[session.name] = session
+        self._by_tenant.setdefault(session.principal.tenant, {})[session.name] = session
 
     def leave(self, session: Session, now: float) -> bool:
         """``session`` is gone; False if it never was an endpoint. Those are kept apart: a flood must hide no other."""
@@ -54,27 +57,34 @@ class Census:
         if self._endpoints.pop(session.name, None) is None:
             self._refused.append(row)
             return False
+        tenant = session.principal.tenant
+        del self._by_tenant[tenant][session.name]
+        if not self._by_tenant[tenant]:
+            del self._by_tenant[tenant]
         self._departed.append(row)
         return True
 
-    def find(self, name: str) -> Session | None:
-        """The attached endpoint ``name``."""
-        return self._endpoints.get(name)
+    def find(self, name: str, tenant: str | None = None) -> Session | None:
+        """The attached endpoint ``name``, of ``tenant`` if that is given."""
+        return self._seen_by(tenant).get(name)
 
-    def after(self, name: str | None, limit: int) -> tuple[list[Session], str | None]:
+    def after(self, name: str | None, limit: int, tenant: str | None = None) -> tuple[list[Session], str | None]:
         """At most ``limit`` endpoints in order of arrival, from behind ``name``; and the name to go on from, if any."""
         first = 0 if name is None else _number(name) + 1
-        following = (session for session in self._endpoints.values() if _number(session.name) >= first)
+        following = (session for session in self._seen_by(tenant).values() if _number(session.name) >= first)
         page = list(islice(following, limit + 1))
         return page[:limit], page[limit - 1].name if len(page) > limit else None
 
-    def departed(self, now: float) -> list[dict[str, Any]]:
+    def departed(self, now: float, tenant: str | None = None) -> list[dict[str, Any]]:
         """The last endpoints that left, latest first, with how long ago."""
-        return _with_age(self._departed, now)
+        return _with_age(self._departed, now, tenant)
 
-    def refused(self, now: float) -> list[dict[str, Any]]:
+    def refused(self, now: float, tenant: str | None = None) -> list[dict[str, Any]]:
         """The last connections that never became endpoints, latest first, with how long ago."""
-        return _with_age(self._refused, now)
+        return _with_age(self._refused, now, tenant)
+
+    def _seen_by(self, tenant: str | None) -> dict[str, Session]:
+        return self._endpoints if tenant is None else self._by_tenant.get(tenant, {})
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._endpoints.values())
@@ -117,8 +127,9 @@ def _number(name: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
 
 
-def _with_age(rows: deque[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+def _with_age(rows: deque[dict[str, Any]], now: float, tenant: str | None) -> list[dict[str, Any]]:
     return [
         {**{key: value for key, value in row.items() if key != "left_at"}, "ago": now - row["left_at"]}
         for row in reversed(rows)
+        if tenant is None or row["principal"]["tenant"] == tenant
     ]

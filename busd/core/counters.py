@@ -49,4 +49,8 @@ class Counters:
         """Count a refusal by its error, and by the quota if one was used up."""
         self.refusals[error.name] += 1
         if error.code == Code.QUOTA_EXCEEDED:
-            self.quota_rejections[str(error.fields["quota"])] += 1
+            self.count_quota(error)
+
+    def count_quota(self, error: BusError) -> None:
+        """Count the quota that ``error`` says is used up."""
+        self.quota_rejections[str(error.fields["quota"])] += 1

@@ -57,6 +57,23 @@ class Request:
             raise self.error(f"{field} must be an integer from 1 to {limit}")
         return value
 
+    def optional_number(self, field: str, least: int, most: int) -> int | None:
+        """The integer ``field`` from ``least`` to ``most``, or None if it is not there."""
+        value = self._fields.get(field)
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            raise self.error(f"{field} must be an integer from {least} to {most}")
+        return value
+
+    def has(self, field: str) -> bool:
+        """Whether ``field`` is there."""
+        return self._fields.get(field) is not None
+
+    def only(self, *fields: str) -> None:
+        """Refuse every field but ``fields``: for requests where one that was misspelt must not pass unseen."""
+        for field in self._fields:
+            if field not in fields:
+                raise self.error(f"there is no field {str(field)[:80]!a}; there are {', '.join(fields)}")
+
 
 def ping(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
     """Answers anything with who asked and where it got to."""
@@ -64,15 +81,17 @@ def ping(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, An
 
 
 def list_endpoints(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
-    """A page of the census, and on request those that left."""
+    """A page of the census, and on request those that left, and who pays for what. A tenant sees its own only."""
     fields = Request("$bus.list", request)
     departed = fields.flag("departed")
-    page, following = bus.census.after(fields.optional_text("after"), fields.count("limit", PAGE))
+    tenant = _sees(session)
+    page, following = bus.census.after(fields.optional_text("after"), fields.count("limit", PAGE), tenant)
     return {
         "endpoints": [endpoint.describe(now) for endpoint in page],
         "next": following,
-        "departed": bus.census.departed(now) if departed else [],
-        "refused": bus.census.refused(now) if departed else [],
+        "departed": bus.census.departed(now, tenant) if departed else [],
+        "refused": bus.census.refused(now, tenant) if departed else [],
+        "accounts": bus.accounts(session, now) if fields.flag("accounts") else [],
     }
 
 
@@ -80,14 +99,17 @@ def inspect(bus: "Bus", session: Session, request: Any, now: float) -> dict[str,
     """Everything about one endpoint."""
     fields = Request("$bus.inspect", request)
     name = fields.text("endpoint")
-    endpoint = bus.census.find(name)
+    endpoint = bus.census.find(name, _sees(session))
     if endpoint is None:
         raise fields.error(f"no endpoint is called {name[:80]!a}")
     return endpoint.inspect(now)
 
 
 def stats(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
-    """The counters of the whole broker; keys of two parts are joined with a slash."""
+    """The counters of the whole broker, for the node; keys of two parts are joined with a slash."""
+    if _sees(session) is not None:
+        reason = "they are of all tenants together; $bus.inspect has an endpoint's own"
+        raise BusError(Code.DENIED, action="call", subject="$bus.stats", reason=reason)
     return {
         "node": bus.node,
         "broker": bus.software,
@@ -103,13 +125,20 @@ def explain(bus: "Bus", session: Session, request: Any, now: float) -> dict[str,
     verb = fields.optional_text("verb") or "publish"
     check_subject(subject)
     space = session.space
-    if verb == "publish":
-        outcome = _explain_publish(space, subject)
-    elif verb == "call":
-        outcome = _explain_call(bus, space, subject)
-    else:
+    if verb not in ("publish", "call"):
         raise fields.error("verb must be publish or call")
-    return {"subject": subject, "verb": verb, "tenant": space.tenant, **outcome}
+    decision = session.view.rights.decide(verb, subject)
+    outcome = _explain_publish(space, subject) if verb == "publish" else _explain_call(bus, space, subject)
+    if not decision.allowed:
+        outcome = {"receivers": [], "groups": [], "reason": f"denied: {decision.reason}"}
+    return {
+        "subject": subject,
+        "verb": verb,
+        "tenant": space.tenant,
+        "allowed": decision.allowed,
+        "rule": decision.where,
+        **outcome,
+    }
 
 
 SERVICES: Final[dict[str, Callable[["Bus", Session, Any, float], dict[str, Any]]]] = {
@@ -120,6 +149,11 @@ SERVICES: Final[dict[str, Callable[["Bus", Session, Any, float], dict[str, Any]]
     "$bus.explain": explain,
 }
 """What answers each subject."""
+
+
+def _sees(session: Session) -> str | None:
+    """The tenant whose endpoints ``session`` may see; None, all of them, for the node."""
+    return None if session.principal.is_node else session.principal.tenant
 
 
 def _explain_publish(space: Space, subject: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Relay:
         """Send the envelope ``frame[start:end]`` on under ``id``; False, and nothing sent, if ``outbox`` is full."""
         if frame[start + 2] != 0xCE or frame[start] > 0x9F or end - start > LARGE_FRAME_BYTES:
             return self._forward_alone(outbox, origin, frame, start, end, id)
-        if outbox is self._outbox and start == self._end and frame is self._frame:
+        if outbox is self._outbox and start == self._end and frame is self._frame and origin is self._origin:
             if not outbox.has_room(end - self._start, len(self._ids) + 1):
                 return False
         else:

@@ -1,21 +1,28 @@
 """What an endpoint asks of the bus under an id of its own: subscribe, serve, call, and their ends."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from busd.core.account import Accounts
 from busd.core.calls import Calls
 from busd.core.counters import Counters
+from busd.core.gate import Gate
 from busd.core.introspection import SERVICES
 from busd.core.reasons import Departure
 from busd.core.session import Session
+from busd.core.space import SHOWN
 from busd.core.subscription import Subscription
 from busproto import envelope
 from busproto.envelope import Status
 from busproto.errors import BusError, Code
 from busproto.limits import VALUE_BYTES
-from busproto.subjects import check_name, check_pattern, check_subject, is_reserved
+from busproto.subjects import check_name, check_pattern, check_subject, is_reserved, matches
 
 if TYPE_CHECKING:
     from busd.core.bus import Bus
+
+BEHALF: Final = 6
+"""Place of the field of a call that names a call which the caller holds and acts for."""
 
 REQUEST_ITEMS: Final = 64
 """Entries in one list or map of a request to the broker itself: none of its services takes more than a few."""
@@ -30,10 +37,14 @@ class Requests:
     envelope in it, and the time.
     """
 
-    __slots__ = ("_bus", "_calls", "_counters", "_origin")
+    __slots__ = ("_accounts", "_bus", "_calls", "_counters", "_gate", "_origin")
 
-    def __init__(self, bus: "Bus", calls: Calls, counters: Counters, origin: bytes) -> None:
+    def __init__(
+        self, bus: "Bus", gate: Gate, accounts: Accounts, calls: Calls, counters: Counters, origin: bytes
+    ) -> None:
         """``origin`` goes before the answers, which are the broker's own."""
+        self._gate = gate
+        self._accounts = accounts
         self._bus = bus
         self._calls = calls
         self._counters = counters
@@ -49,7 +60,10 @@ class Requests:
             latest = _options(pattern, options, latest=False)["latest"]
             if not isinstance(latest, bool):
                 raise BusError(Code.REQUEST_INVALID, subject=pattern, reason="latest must be true or false")
-            session.quotas.check("subscriptions", len(session.subscriptions), session.name)
+            seconds = now - session.attached_at
+            session.quotas.check("subscriptions", len(session.subscriptions), session.name, seconds)
+            self._gate.pattern(session, "subscribe", pattern, now)
+            self._accounts.charge(session.account, "subscriptions", 1, now)
         except BusError as error:
             self.refuse(session, id, error)
             return
@@ -65,6 +79,7 @@ class Requests:
         if subscription is None:
             self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="subscription", id=standing))
             return
+        self._accounts.release(session.account, "subscriptions", 1)
         session.space.unsubscribe(subscription)
         session.outbox.settle()
         self._accept(session, id)
@@ -79,8 +94,14 @@ class Requests:
             group = _options(pattern, options, group="default")["group"]
             if (reason := check_name(group)) is not None:
                 raise BusError(Code.REQUEST_INVALID, subject=pattern, reason=f"group {reason}")
-            session.quotas.check("services", len(session.services), session.name)
-            session.services[id] = session.space.serve(session, id, pattern, group)
+            session.quotas.check("services", len(session.services), session.name, now - session.attached_at)
+            self._gate.pattern(session, "serve", pattern, now)
+            self._accounts.charge(session.account, "services", 1, now)
+            try:
+                session.services[id] = session.space.serve(session, id, pattern, group)
+            except BusError:
+                self._accounts.release(session.account, "services", 1)
+                raise
         except BusError as error:
             self.refuse(session, id, error)
             return
@@ -93,6 +114,7 @@ class Requests:
         if service is None:
             self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="service", id=standing))
             return
+        self._accounts.release(session.account, "services", 1)
         session.space.unserve(service)
         self._accept(session, id)
 
@@ -101,19 +123,30 @@ class Requests:
     def call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """Give a call to whoever serves its subject; the broker itself serves ``$bus.``."""
         id, subject = message[1], message[2]
-        if subject not in session.space.groups.decisions:
-            try:
+        groups = session.view.groups.decisions
+        behalf = None
+        try:
+            if subject not in groups:
                 check_subject(subject)
-            except BusError as error:
+                if subject in SERVICES:
+                    self._gate.subject(session, "call", subject, now)
+                    self._answer(session, id, subject, message[5], now)
+                    return
+                self._gate.group(session, subject, now)
+            if len(message) > BEHALF and message[BEHALF] is not None:
+                behalf = self._gate.behalf(session, message[BEHALF], subject, now)
+        except BusError as error:
+            if error.code == Code.DENIED:
+                self._calls.deny(session, id, error)
+            else:
                 self.refuse(session, id, error)
-                return
-            if is_reserved(subject):
-                self._answer(session, id, subject, message[5], now)
-                return
+            return
+        if session.account.calls is not None:
+            session.account.calls.spend(1, now)
         if self._bus.draining:
             self._calls.refuse(session, id, Status.OVERLOADED, code=Code.DRAINING, what="calls")
             return
-        self._calls.start(session, message, frame, start, end, now)
+        self._calls.start(session, groups[subject], message, frame, start, end, now, behalf)
 
     def reply(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """Pass on the reply to a call that the session holds."""
@@ -127,6 +160,32 @@ class Requests:
     def cancel(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """Cancel a call that the session made."""
         self._calls.cancel(session, message[1], now)
+
+    # -- rights that are taken back -----------------------------------------------------------------------------------
+
+    def withdraw(self, session: Session) -> int:
+        """End what ``session`` may not have any more, and tell it; how many subscriptions and services that was."""
+        rights = session.view.rights
+        ended: list[tuple[int, str, str, str]] = []
+        for subscription in list(session.subscriptions.values()):
+            decision = rights.decide_pattern("subscribe", subscription.pattern)
+            if not decision.allowed:
+                del session.subscriptions[subscription.id]
+                self._accounts.release(session.account, "subscriptions", 1)
+                session.space.unsubscribe(subscription)
+                ended.append((subscription.id, "subscribe", subscription.pattern, decision.reason))
+        for service in list(session.services.values()):
+            decision = rights.decide_pattern("serve", service.pattern)
+            if not decision.allowed:
+                del session.services[service.id]
+                self._accounts.release(session.account, "services", 1)
+                session.space.unserve(service)
+                ended.append((service.id, "serve", service.pattern, decision.reason))
+        session.outbox.withdraw(partial(_may_have, session))
+        for id, action, subject, reason in ended:
+            error = BusError(Code.RIGHT_WITHDRAWN, action=action, subject=subject, reason=reason)
+            session.outbox.put_control(self._origin, envelope.error(id, error.body()))
+        return len(ended)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -161,6 +220,19 @@ class Requests:
             self._counters.calls["reply"] += 1
         else:
             self._calls.refuse(session, id, Status.OVERLOADED, subject=subject, reason="the caller's outbox is full")
+
+
+def _may_have(session: Session, subject: str) -> bool:
+    """Whether ``session`` may still be given what was published on ``subject``, as it sees it."""
+    if not any(matches(subscription.pattern, subject) for subscription in session.subscriptions.values()):
+        return False
+    first, _, rest = subject.partition(".")
+    if session.space.node is not None or first != SHOWN:
+        return True
+    tenant, _, own = rest.partition(".")
+    return any(
+        matches(pattern, own) for space in session.space.tenants if space.tenant == tenant for pattern in space.shown
+    )
 
 
 def _options(pattern: str, options: dict[str, Any], **known: Any) -> dict[str, Any]:

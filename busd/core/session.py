@@ -1,19 +1,27 @@
 """One connection as the core sees it: who it is, where it stands, what it holds."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from busd.core.ledger import Ledger
 from busd.core.outbox import Outbox, OutboxStatistics
 from busd.core.principal import Principal
 from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
 from busd.core.states import State
+from busproto.envelope import Batch
 
 if TYPE_CHECKING:
+    from busd.core.account import Account
     from busd.core.call import Call
     from busd.core.service import Service
     from busd.core.space import Space
     from busd.core.subscription import Subscription
+    from busd.core.view import View
+
+
+OWNERSHIP: Final = ("component", "owner", "purpose")
+"""Claims without which nobody can say whose an endpoint is and why it exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,7 @@ class Session:
     """State of one connection. Only the core writes it; `link` belongs to whoever attached it."""
 
     __slots__ = (
+        "account",
         "attached_at",
         "calls",
         "claims",
@@ -44,6 +53,9 @@ class Session:
         "handshake_slot",
         "held",
         "held_bytes",
+        "held_shares",
+        "held_tenants",
+        "kept_bytes",
         "link",
         "name",
         "origin",
@@ -52,15 +64,23 @@ class Session:
         "quotas",
         "received_bytes",
         "received_messages",
+        "rest",
         "services",
         "space",
         "state",
         "subscriptions",
+        "view",
     )
 
-    def __init__(self, principal: Principal, space: "Space", quotas: Quotas, now: float, link: object) -> None:
+    def __init__(
+        self, principal: Principal, view: "View", account: "Account", quotas: Quotas, now: float, link: object
+    ) -> None:
         self.principal = principal
-        self.space = space
+        self.view = view
+        """What it may do, and where what it sends goes."""
+        self.space: Space = view.space
+        self.account = account
+        """Who pays for it."""
         self.outbox: Outbox
         self.quotas = quotas
         self.link = link
@@ -78,6 +98,12 @@ class Session:
         """Calls in flight that it made, by its own id for them."""
         self.held: dict[int, Call] = {}
         """Calls that it was given and has not finished, by the broker's number for them."""
+        self.held_shares: dict[Account, Ledger] = {}
+        """How many of those each caller has, by the account that pays: callers share with others of their own."""
+        self.held_tenants = Ledger(quotas.held_calls)
+        """How many each account has, the node's own apart."""
+        self.rest: tuple[bytes, Batch, int] | None = None
+        """A frame of which only a part was handled, and where to go on."""
         self.received_messages = 0
         self.received_bytes = 0
         self.departure: Departure | None = None
@@ -88,6 +114,8 @@ class Session:
         """Where the deadline of its hello is kept, until it has come."""
         self.held_bytes = 0
         """Bytes of a frame of which only a part has come."""
+        self.kept_bytes = 0
+        """Bytes that wait for its turn."""
         self.frame_slot: dict[Session, None] | None = None
         """Where the deadline of that frame is kept."""
         self.frame_mark = 0
@@ -98,14 +126,21 @@ class Session:
         """Whether the session is over: send what waits, then close the connection and detach."""
         return self.state is State.CLOSING
 
-    def charges(self) -> dict[str, int]:
-        """How much of each counted quota it holds. What it holds is its account: none can be forgotten in it."""
+    def charges(self) -> dict[str, dict[str, int]]:
+        """Used and limit of each quota of its own. What it holds is its account: none can be forgotten in it."""
+        quotas = self.quotas
         return {
-            "subscriptions": len(self.subscriptions),
-            "services": len(self.services),
-            "calls": len(self.calls),
-            "held_calls": len(self.held),
+            "subscriptions": {"used": len(self.subscriptions), "limit": quotas.subscriptions},
+            "services": {"used": len(self.services), "limit": quotas.services},
+            "calls": {"used": len(self.calls), "limit": quotas.calls},
+            "held_calls": {"used": len(self.held), "limit": quotas.held_calls},
+            "outbox_bytes": {"used": self.outbox.bytes, "limit": quotas.outbox_bytes},
+            "outbox_messages": {"used": self.outbox.messages, "limit": quotas.outbox_messages},
         }
+
+    def unowned(self) -> list[str]:
+        """What of its manifest is missing for anyone to know whose it is and what for."""
+        return [key for key in OWNERSHIP if not self.claims.get(key)]
 
     def describe(self, now: float) -> dict[str, Any]:
         """One row of ``$bus.list``: identity, claims, and how much it holds."""
@@ -114,6 +149,10 @@ class Session:
             "state": str(self.state),
             "principal": self.principal.describe(),
             "claims": self.claims,
+            "unowned": self.unowned(),
+            "account": self.account.name,
+            "throttled": self.account.debts(now),
+            "charges": self.charges(),
             "seconds": now - self.attached_at,
             "subscriptions": len(self.subscriptions),
             "serves": sorted({service.pattern for service in self.services.values()}),
@@ -130,9 +169,7 @@ class Session:
             received_messages=self.received_messages,
             received_bytes=self.received_bytes,
             outbox=self.outbox.statistics(),
-            charges={
-                quota: {"used": used, "limit": getattr(self.quotas, quota)} for quota, used in self.charges().items()
-            },
+            charges=self.charges(),
         )
 
     def inspect(self, now: float) -> dict[str, Any]:
@@ -152,7 +189,11 @@ class Session:
                 for id, call in self.calls.items()
             ],
             "held_calls": [
-                {"subject": call.subject, "caller": call.caller.name if call.caller else None}
+                {
+                    "subject": call.subject,
+                    "caller": call.caller.name if call.caller else None,
+                    "on_behalf_of": call.first.name if call.first is not call.payer else None,
+                }
                 for call in self.held.values()
             ],
             "statistics": asdict(self.statistics()),

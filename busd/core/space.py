@@ -1,14 +1,23 @@
 """One tenant's subjects: who subscribed to what, who serves what, and what follows from it for a given subject."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 from weakref import WeakValueDictionary
 
 from busd.core.outbox import Outbox
 from busd.core.service import Group, Service
 from busd.core.session import Session
 from busd.core.subscription import Subscription
+from busd.core.view import View
 from busproto.errors import BusError, Code
-from busproto.subjects import PatternTree, SubjectCache, specificity
+from busproto.subjects import PatternTree, is_reserved, matches, specificity
+
+SHOWN: Final = "tenant"
+"""First token of the subjects under which the node sees what tenants show it."""
+
+_REACHES_SHOWN: Final = frozenset({SHOWN, "*", ">"})
+"""First tokens of patterns that can match those."""
 
 Receiver = tuple[Outbox, tuple[Subscription, ...]]
 """Where a message goes, and the subscriptions there that match it."""
@@ -17,13 +26,24 @@ Receiver = tuple[Outbox, tuple[Subscription, ...]]
 class Plan:
     """Who receives what is published on a subject. Subjects with the same receivers share one plan."""
 
-    __slots__ = ("__weakref__", "latest", "receivers")
+    __slots__ = ("__weakref__", "latest", "receivers", "shown", "shown_as")
 
     def __init__(self, receivers: tuple[Receiver, ...], latest: tuple[Receiver, ...]) -> None:
         self.receivers = receivers
         """Each receiver once, however many of its subscriptions match."""
         self.latest = latest
         """Receivers whose matching subscriptions all asked for ``latest``."""
+        self.shown: Plan | None = None
+        """Who receives it in the node's space, where the tenant shows it. Then this plan is of one subject only."""
+        self.shown_as = ""
+        """What it is called there."""
+
+    def sessions(self) -> Iterator[Session]:
+        """Who receives it."""
+        for _, subscriptions in (*self.receivers, *self.latest):
+            yield subscriptions[0].session
+        if self.shown is not None:
+            yield from self.shown.sessions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +55,45 @@ class SpaceStatistics:
     services: int
     """Standing offers to serve."""
     cached_subjects: int
-    """Subjects whose plan or group is remembered."""
+    """Subjects whose plan or group is remembered, by all views of it."""
     cache_misses: int
     """Look-ups that the caches did not answer."""
 
 
 class Space:
-    """The subjects of one tenant. A subject lives in exactly one space; nothing here can name another's."""
+    """The subjects of one tenant. A subject lives in exactly one space; nothing here can name another's.
+
+    Two things cross, where the policy exports them: a service of the node's space is called from a tenant's under the
+    same subject, and what a tenant shows is seen in the node's under ``tenant.<id>.``.
+    """
 
     __slots__ = (
         "_groups",
         "_groups_by_pattern",
         "_shared",
         "_subscriptions",
-        "groups",
         "misses",
-        "plans",
+        "node",
+        "offered",
         "services",
+        "shown",
         "tenant",
+        "tenants",
+        "views",
     )
 
-    def __init__(self, tenant: str, cache: int) -> None:
+    def __init__(self, tenant: str, node: "Space | None") -> None:
+        """``node`` is the node's space, None for that itself."""
         self.tenant = tenant
-        self.plans: SubjectCache[Plan] = SubjectCache(cache)
-        self.groups: SubjectCache[Group | None] = SubjectCache(cache)
+        self.node = node
+        self.tenants: list[Space] = []
+        """The spaces of all tenants, if this is the node's."""
+        self.offered: tuple[str, ...] = ()
+        """Patterns of the node's services that are offered here."""
+        self.shown: tuple[str, ...] = ()
+        """Patterns of what is published here that the node is shown."""
+        self.views: dict[View, None] = {}
+        """Who looks at it: their caches are forgotten when something changes."""
         self.services = 0
         self.misses = 0
         self._subscriptions: PatternTree[Subscription] = PatternTree()
@@ -71,21 +106,34 @@ class Space:
     def subscribe(self, subscription: Subscription) -> None:
         """Let ``subscription`` receive from now on."""
         self._subscriptions.add(subscription.pattern, subscription)
-        self.plans.forget(subscription.pattern)
+        self._forget_plans(subscription.pattern)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """It receives nothing more."""
         self._subscriptions.remove(subscription.pattern, subscription)
-        self.plans.forget(subscription.pattern)
+        self._forget_plans(subscription.pattern)
 
     def plan(self, subject: str) -> Plan:
-        """Who receives ``subject`` (valid), remembered until a subscription that matches it comes or goes."""
-        plan = self.plans.decisions.get(subject)
-        if plan is None:
-            self.misses += 1
-            plan = self._make_plan(subject)
-            self.plans.put(subject, plan)
+        """Who receives ``subject`` (valid), until a subscription that matches it comes or goes."""
+        self.misses += 1
+        plan = self._make_plan(subject)
+        if self.node is not None and any(matches(pattern, subject) for pattern in self.shown):
+            shown_as = f"{SHOWN}.{self.tenant}.{subject}"
+            shown = self.node.plan(shown_as)
+            if shown.receivers or shown.latest:
+                plan = Plan(plan.receivers, plan.latest)
+                plan.shown = shown
+                plan.shown_as = shown_as
         return plan
+
+    def _forget_plans(self, pattern: str) -> None:
+        for view in self.views:
+            view.plans.forget(pattern)
+        if pattern.partition(".")[0] in _REACHES_SHOWN:
+            for space in self.tenants:
+                if space.shown:
+                    for view in space.views:
+                        view.plans.clear()
 
     def _make_plan(self, subject: str) -> Plan:
         by_session: dict[Session, list[Subscription]] = {}
@@ -109,7 +157,7 @@ class Space:
         if group is None:
             group = self._groups_by_pattern[pattern] = Group(pattern, group_name)
             self._groups.add(pattern, group)
-            self.groups.forget(pattern)
+            self._forget_groups(pattern)
         elif group.name != group_name:
             raise BusError(
                 Code.GROUP_CONFLICT,
@@ -132,18 +180,29 @@ class Space:
         if not group.members:
             del self._groups_by_pattern[group.pattern]
             self._groups.remove(group.pattern, group)
-            self.groups.forget(group.pattern)
+            self._forget_groups(group.pattern)
 
     def group(self, subject: str) -> Group | None:
-        """Who answers calls on ``subject`` (valid): the group of the most specific pattern; None if nobody does."""
-        try:
-            return self.groups.decisions[subject]
-        except KeyError:
-            self.misses += 1
-            matching = self._groups.match(subject)
-            group = max(matching, key=lambda group: specificity(group.pattern), default=None)
-            self.groups.put(subject, group)
-            return group
+        """Who answers calls on ``subject`` (valid): the group of the most specific pattern; None if nobody does.
+
+        What the node offers is the node's in every tenant's space: nobody there can put himself in its place.
+        """
+        self.misses += 1
+        serving = self.serving(subject)
+        return max(serving._groups.match(subject), key=lambda group: specificity(group.pattern), default=None)
+
+    def serving(self, subject: str) -> "Space":
+        """The space whose services answer calls on ``subject`` that are made here."""
+        if self.node is not None and (
+            is_reserved(subject) or any(matches(pattern, subject) for pattern in self.offered)
+        ):
+            return self.node
+        return self
+
+    def _forget_groups(self, pattern: str) -> None:
+        for space in (self, *self.tenants):
+            for view in space.views:
+                view.groups.forget(pattern)
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
@@ -153,13 +212,14 @@ class Space:
 
     def groups_for(self, subject: str) -> list[Group]:
         """Every group whose pattern matches, most specific first, for explanations."""
-        return sorted(self._groups.match(subject), key=lambda group: specificity(group.pattern), reverse=True)
+        groups = self.serving(subject)._groups.match(subject)
+        return sorted(groups, key=lambda group: specificity(group.pattern), reverse=True)
 
     def statistics(self) -> SpaceStatistics:
         """Figures of this space."""
         return SpaceStatistics(
             subscriptions=len(self._subscriptions),
             services=self.services,
-            cached_subjects=len(self.plans) + len(self.groups),
+            cached_subjects=sum(len(view.plans) + len(view.groups) for view in self.views),
             cache_misses=self.misses,
         )

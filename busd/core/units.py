@@ -1,10 +1,24 @@
 """Units: what is added to the node and torn down whole, each with a generation that fences its former lives out."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from busd.core.principal import Principal
+from busd.core.session import Session
 from busproto.errors import BusError, Code
+
+_COUNTED: Final = (
+    "endpoints",
+    "connections",
+    "subscriptions",
+    "services",
+    "calls_abandoned",
+    "calls_unknown",
+    "queued_messages",
+    "queued_bytes",
+    "held_bytes",
+)
 
 REMEMBERED: Final = 65536
 """Names whose last generation is known. Whoever adds units counts generations for the whole node (and on disk), so a
@@ -57,6 +71,21 @@ class Receipt:
     def describe(self) -> dict[str, Any]:
         """The receipt as ``$bus.admin.`` services answer it."""
         return asdict(self)
+
+
+def take_down(unit: Unit, sessions: Iterable[Session]) -> Receipt:
+    """The receipt for ``unit``, whose ``sessions`` are about to be ended."""
+    figures = dict.fromkeys(_COUNTED, 0)
+    for session in sessions:
+        figures["endpoints" if session.name else "connections"] += 1
+        figures["subscriptions"] += len(session.subscriptions)
+        figures["services"] += len(session.services)
+        figures["calls_abandoned"] += len(session.calls)
+        figures["calls_unknown"] += sum(call.caller is not None for call in session.held.values())
+        figures["queued_messages"] += session.outbox.messages
+        figures["queued_bytes"] += session.outbox.bytes
+        figures["held_bytes"] += session.held_bytes
+    return Receipt(unit.name, unit.tenant, unit.generation, **figures)
 
 
 class Units:

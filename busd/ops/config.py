@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from busd.ops.configdir import config_dir
 from busd.ops.keys import DEFAULT, KEYS, SECTIONS, Config, Origin, assemble
 from busproto.errors import BusError, Code
 from busproto.limits import FRAME_BYTES, PAYLOAD_BYTES
@@ -100,6 +101,8 @@ def resolve(settings: Iterable[Setting], environ: Mapping[str, str] | None = Non
         except ValueError as error:
             raise _invalid(name, origin, str(error)) from None
         origins[name] = origin
+    if origins["audit.dir"] == DEFAULT and values["run_dir"] != KEYS["run_dir"].default_value(environ):
+        values["audit.dir"] = values["run_dir"] / "audit"
     _check_together(values, origins)
     return assemble(values, origins)
 
@@ -149,14 +152,8 @@ def from_file(path: Path) -> list[Setting]:
 
 def default_config_file(environ: Mapping[str, str]) -> Path | None:
     """The file that is read when none is named: the system's for root, the user's else; it may be absent."""
-    if os.geteuid() == 0:
-        return Path("/etc/busd/busd.toml")
-    home = environ.get("XDG_CONFIG_HOME", "")
-    if not home.startswith("/"):
-        if not environ.get("HOME", "").startswith("/"):
-            return None
-        home = environ["HOME"] + "/.config"
-    return Path(home, "busd", "busd.toml")
+    directory = config_dir(environ)
+    return None if directory is None else directory / "busd.toml"
 
 
 def unknown_key(name: str, known: Iterable[str], *, where: str) -> BusError:

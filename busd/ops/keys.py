@@ -8,6 +8,7 @@ Names follow from the field: ``limits.endpoints`` is ``[limits] endpoints`` in T
 environment and ``--limits-endpoints`` as a flag. There are no exceptions to remember.
 """
 
+import os
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -16,11 +17,28 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast, get_type_hints
 
 from busd.ops.address import Listen, TcpAddress
-from busd.ops.kinds import Choice, Count, Kind, ListenAddress, Name, Names, Place, Seconds, Size
+from busd.ops.kinds import Choice, Count, Kind, ListenAddress, Name, Names, Place, PlaceOrOff, Seconds, Size
+from busd.ops.policyfolder import default_policy_dir
 from busd.ops.rundir import default_run_dir
+from busd.ops.statedir import default_audit_dir
 from busproto import limits
 
-__all__ = ["KEYS", "Computed", "Config", "Drain", "Http", "Key", "Limits", "Log", "NodeKeys", "Origin"]
+__all__ = [
+    "KEYS",
+    "AuditKeys",
+    "Computed",
+    "Config",
+    "Drain",
+    "GuestKeys",
+    "Http",
+    "Key",
+    "Limits",
+    "Log",
+    "NodeKeys",
+    "Origin",
+    "PolicyKeys",
+    "Tenants",
+]
 
 T = TypeVar("T")
 
@@ -100,6 +118,10 @@ def key(kind: Kind[T], default: T | Computed, meaning: str, why: str) -> T:
     """Declare a key. Returns a dataclass field; the type says what the loaded value is."""
     metadata = {"kind": kind, "default": default, "meaning": meaning, "why": why}
     return cast(T, field(metadata=metadata))
+
+
+def _default_manifest(environ: Mapping[str, str]) -> str:
+    return "require" if hasattr(os, "geteuid") and os.geteuid() == 0 else "allow"
 
 
 def _host_name(environ: Mapping[str, str]) -> str:
@@ -214,11 +236,145 @@ class Limits:
         "Patterns that one endpoint serves.",
         "A component serves a handful; dbus-daemon allows 512 names per connection.",
     )
+    queued_bytes: int = key(
+        Size(64 * limits.MIB, 1 << 38),
+        1024 * limits.MIB,
+        "Bytes queued for all endpoints together, beyond 64 KiB each. The node may use all of it; tenants share what "
+        "is left: the first may have half, the second a sixth.",
+        "Thirty-two endpoints that do not read at all. dbus-broker's arithmetic keeps any number of greedy tenants "
+        "from taking the node's own share.",
+    )
     calls_in_flight: int = key(
         Count(1, 1_000_000),
         4096,
         "Calls of one endpoint without a final reply.",
         "At 1 ms a call this is 4 million calls a second; more in flight is a leak in the caller.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKeys:
+    """[policy]"""
+
+    dir: Path = key(  # noqa: RUF009 - declares a field
+        Place(),
+        Computed(
+            "/etc/busd/policy.d for root, else $XDG_CONFIG_HOME/busd/policy.d (~/.config)",
+            Path("/etc/busd/policy.d"),
+            default_policy_dir,
+        ),
+        "Folder of the policy: files NN-name.policy, read in the order of their names (busd/core/POLICY.md). Without a "
+        "folder at the default place the built-in set holds; a folder that was set must be there, and an empty one "
+        "denies everything.",
+        "Beside the configuration, as Qubes and sudo keep theirs: one file for each concern, so that packages add "
+        "files and never edit one.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKeys:
+    """[audit]"""
+
+    dir: Path | None = key(  # noqa: RUF009 - declares a field
+        PlaceOrOff(),
+        Computed(
+            "/var/lib/busd/audit for root, else $XDG_STATE_HOME/busd/audit (~/.local/state); <run_dir>/audit if "
+            "run_dir was set",
+            Path("/var/lib/busd/audit"),
+            default_audit_dir,
+        ),
+        "Folder of the audit log: files that are only appended to, for this user alone, which `bus audit verify` "
+        "checks. off: no audit.",
+        "On disk, because who did what must outlive a restart. A node with a run directory of its own must not meet "
+        "another one's log.",
+    )
+    key_file: Path | None = key(  # noqa: RUF009 - declares a field
+        PlaceOrOff(),
+        None,
+        "File with a secret (mode 0600, 16 bytes or more) that seals each record with HMAC-SHA-256. off: SHA-256, "
+        "which everybody can compute.",
+        "A key must be made and kept by someone. Without one, who can write the log can make a false one that fits.",
+    )
+    max_bytes: int = key(
+        Size(limits.MIB, 1 << 34),
+        64 * limits.MIB,
+        "Bytes of one file of the log; then the next one is begun.",
+        "About 150,000 records: read and checked in a few seconds.",
+    )
+    keep: int = key(
+        Count(2, 10_000),
+        16,
+        "Files of the log that are kept. That older ones are removed is recorded.",
+        "With files of 64 MiB, 1 GiB: a day and a half of the most that all guests together can cause.",
+    )
+    on_failure: str = key(
+        Choice("continue", "stop"),
+        "continue",
+        "What happens when a record cannot be written. continue: the node goes on, records wait, and what there is no "
+        "room for is counted and recorded later. stop: the node drains and ends, and does not start.",
+        "A full disk must not take the node's agents down, unless the operator says that nothing may go unseen.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """[tenants]"""
+
+    connections: int = key(
+        Count(1, 100_000),
+        1023,
+        "Connections of one unit at once.",
+        "Firecracker's own bound for one vsock device.",
+    )
+    connects_per_second: int = key(
+        Count(0, 1_000_000),
+        100,
+        "Connections a second of one unit, and at once; more wait in the kernel's queue. 0: no bound.",
+        "A handshake costs the broker 60 us: a flood of them takes less than a hundredth of a core.",
+    )
+    messages_per_second: int = key(
+        Count(0, 100_000_000),
+        100_000,
+        "Envelopes a second of one tenant; one that sends faster is read more slowly. 0: no bound.",
+        "A tenth of what the broker routes: a busy agent sends a hundred a second.",
+    )
+    bytes_per_second: int = key(
+        Size(0, 1 << 40),
+        256 * limits.MIB,
+        "Bytes a second of one tenant; one that sends faster is read more slowly. 0: no bound.",
+        "A tenth of what the broker copies.",
+    )
+    calls_per_second: int = key(
+        Count(0, 10_000_000),
+        20_000,
+        "Calls a second of one tenant; one that calls faster is read more slowly. 0: no bound.",
+        "A call costs the broker ten times what a message does.",
+    )
+    denials_per_second: int = key(
+        Count(0, 1_000_000),
+        50,
+        "Denied requests a second of one tenant or foreign user; one that asks for more is read more slowly. 0: no "
+        "bound.",
+        "Who asks for what he may not have is wrong or hostile (Qubes OS has no such bound, and its issue 10906).",
+    )
+    loop_percent: int = key(
+        Count(1, 100),
+        20,
+        "Per cent of the routing loop's time that one tenant may take.",
+        "Whatever a tenant finds to do that is dear, others keep four fifths.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GuestKeys:
+    """[guests]"""
+
+    vsock: int = key(
+        Count(0, 2**32 - 2),
+        0,
+        "Port of the node's AF_VSOCK listener, for guests that were added with a CID (bus guest add --cid). 0: none.",
+        "Firecracker and Cloud Hypervisor have a unix socket for each guest and need none; QEMU with vhost-vsock does, "
+        "and then 5670 is where guests look.",
     )
 
 
@@ -260,6 +416,13 @@ class Config:
         "Halves the round trip of calls in quick succession, for at most this much of a core per frame; a quiet bus "
         "costs nothing. Linux has the same for sockets: net.core.busy_poll.",
     )
+    manifest: str = key(
+        Choice("require", "allow"),
+        Computed("require for root, else allow", "require", _default_manifest),
+        "What happens to an endpoint that does not give component, owner and purpose. require: it is refused. allow: "
+        "it is let in, and shown as unowned.",
+        "A machine's node must be able to say whose each agent is and what for; a user's own is for trying things.",
+    )
     components: tuple[str, ...] = key(
         Names(),
         (),
@@ -270,6 +433,10 @@ class Config:
     log: Log
     http: Http
     limits: Limits
+    tenants: Tenants
+    guests: GuestKeys
+    policy: PolicyKeys
+    audit: AuditKeys
     drain: Drain
     origins: Mapping[str, Origin]
     """Where each key's value came from."""

@@ -10,7 +10,19 @@ from typing import Any, Final, Protocol, TypeVar
 
 from busd.ops.address import Listen, parse_listen
 
-__all__ = ["Choice", "Count", "Kind", "ListenAddress", "Name", "Names", "Place", "Seconds", "Size", "toml_string"]
+__all__ = [
+    "Choice",
+    "Count",
+    "Kind",
+    "ListenAddress",
+    "Name",
+    "Names",
+    "Place",
+    "PlaceOrOff",
+    "Seconds",
+    "Size",
+    "toml_string",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -218,6 +230,24 @@ class Place:
 
     def show(self, value: Path) -> str:
         return toml_string(str(value))
+
+
+class PlaceOrOff:
+    """An absolute path, or none."""
+
+    metavar = "PATH"
+    takes = 'an absolute path, or "off"'
+
+    def read(self, raw: object, *, text: bool) -> Path | None:
+        if _string(raw, self.takes) == "off":
+            return None
+        try:
+            return Place().read(raw, text=text)
+        except ValueError:
+            raise ValueError(f"'{raw!s:.64}' is not {self.takes}") from None
+
+    def show(self, value: Path | None) -> str:
+        return toml_string("off" if value is None else str(value))
 
 
 class ListenAddress:

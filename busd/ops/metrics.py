@@ -176,6 +176,30 @@ FAMILIES: Final = (
     ),
     Family("busd_held_bytes", "gauge", "Bytes of half-received frames.", lambda s: s.edge.held_bytes),
     Family(
+        "busd_audit_records_total",
+        "counter",
+        "Audit records written and synced.",
+        lambda s: s.audit.records if s.audit else 0,
+    ),
+    Family(
+        "busd_audit_records_lost_total",
+        "counter",
+        "Audit records that there was no room for while they could not be written.",
+        lambda s: s.audit.lost if s.audit else 0,
+    ),
+    Family(
+        "busd_audit_queued_records",
+        "gauge",
+        "Audit records that wait to be written.",
+        lambda s: s.audit.queued if s.audit else 0,
+    ),
+    Family(
+        "busd_audit_failing",
+        "gauge",
+        "1 while audit records cannot be written.",
+        lambda s: int(bool(s.audit and s.audit.error)),
+    ),
+    Family(
         "busd_loop_lag_seconds",
         "histogram",
         "Seconds that the event loop called a timer after its time, sampled ten times a second.",

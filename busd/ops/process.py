@@ -72,6 +72,7 @@ async def _serve(config: Config, make: Callable[[Config], Runnable]) -> int:
         signal=number.name,
         uptime_seconds=round(statistics.uptime_seconds, 3),
         drain_seconds=round(time.monotonic() - asked, 3),
+        audit=_audit_end(statistics),
     )
     return 0
 
@@ -121,7 +122,13 @@ def _log_start(config: Config, statistics: NodeStatistics) -> None:
         http=statistics.addresses.get("http", "off"),
         endpoints=statistics.endpoints_limit,
         loop=statistics.loop,
+        audit=_audit_end(statistics),
     )
+
+
+def _audit_end(statistics: NodeStatistics) -> str:
+    """The end of the audit, ``SEQ:HASH``: noted in another log, which whoever rewrites the audit must rewrite too."""
+    return "off" if statistics.audit is None else f"{statistics.audit.seq}:{statistics.audit.head}"
 
 
 def _report_faults(limiter: LogLimiter) -> None:

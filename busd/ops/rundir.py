@@ -1,24 +1,22 @@
 """The run directory: where a node's sockets and lock live, and the rules that keep it the node's own.
 
 * It is a directory that this user owns, that nobody else can write, and not a symbolic link (7004).
-* ``busd.lock`` inside it is held with flock(2) by the one daemon that runs there, its pid in the file (7003). The
-  kernel releases the lock however the daemon ends; the file stays, because removing a locked file lets two in.
+* ``busd.lock`` inside it is held with flock(2) by the one daemon that runs there, its pid in the file (7003).
 * A socket file left by a daemon that was killed is replaced, but only after a connect test said that nobody listens.
 * A new socket appears under its final name only when it already listens (bound under a temporary name and renamed), so
   a client never meets one that refuses.
 """
 
 import errno
-import fcntl
 import os
 import socket
 import stat
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from busd.ops.directories import HeldError, UnusableError, open_directory, take_lock
 from busproto.errors import BusError, Code
 
 __all__ = ["RunDirectory", "bind_unix", "default_run_dir", "probe", "remove_socket"]
@@ -51,11 +49,16 @@ class RunDirectory:
         self.path = path
         self.socket_path = path / SOCKET_NAME
         self._lock = -1
-        directory = _open_directory(path)
         try:
-            self._lock = _take_lock(directory, path)
-        finally:
-            os.close(directory)
+            directory = open_directory(path, 0o755 if os.geteuid() == 0 else 0o700)
+            try:
+                self._lock = take_lock(directory, LOCK_NAME)
+            finally:
+                os.close(directory)
+        except UnusableError as error:
+            raise BusError(Code.RUN_DIR_UNUSABLE, path=str(path), reason=str(error)) from None
+        except HeldError as error:
+            raise BusError(Code.RUN_DIR_IN_USE, pid=error.pid, path=str(path)) from None
 
     def release(self) -> None:
         """Remove the host socket and let the next daemon in. Does nothing the second time."""
@@ -71,71 +74,6 @@ class RunDirectory:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.release()
-
-
-def _open_directory(path: Path) -> int:
-    """Create ``path`` if it is absent and return a descriptor of it, checked. What is checked is what is opened."""
-    mode = 0o755 if os.geteuid() == 0 else 0o700
-    try:
-        try:
-            os.mkdir(path, mode)
-            os.chmod(path, mode)  # the umask may have taken bits away
-        except FileExistsError:
-            pass
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise _unusable(path, _directory_reason(path, error)) from None
-    found = os.fstat(directory)
-    reason = ""
-    if found.st_uid != os.geteuid():
-        reason = f"it belongs to user {found.st_uid}, this is user {os.geteuid()}"
-    elif found.st_mode & 0o022:
-        reason = f"others can write it (mode {stat.S_IMODE(found.st_mode):04o})"
-    if reason:
-        os.close(directory)
-        raise _unusable(path, reason)
-    return directory
-
-
-def _directory_reason(path: Path, error: OSError) -> str:
-    if path.is_symlink():  # the open said ENOTDIR or ELOOP, depending on the kernel
-        return "it is a symbolic link"
-    if error.errno == errno.ENOTDIR and path.exists():
-        return "it is not a directory"
-    if error.errno == errno.ENOENT:
-        return f"{path.parent} does not exist"
-    return error.strerror or str(error)
-
-
-def _unusable(path: Path, reason: str) -> BusError:
-    return BusError(Code.RUN_DIR_UNUSABLE, path=str(path), reason=reason)
-
-
-def _take_lock(directory: int, path: Path) -> int:
-    """Lock the directory's lock file and write our pid into it. Returns the descriptor that holds the lock."""
-    try:
-        lock = os.open(LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644, dir_fd=directory)
-    except OSError as error:
-        raise _unusable(path, f"{LOCK_NAME}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = _holder(lock)
-        os.close(lock)
-        raise BusError(Code.RUN_DIR_IN_USE, pid=pid, path=str(path)) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def _holder(lock: int) -> int | str:
-    """The pid in a lock file that another process holds. It may have locked it a moment ago and not written yet."""
-    for _ in range(20):
-        text = os.pread(lock, 32, 0).strip()
-        if text.isdigit():
-            return int(text)
-        time.sleep(0.005)
-    return "unknown"
 
 
 def probe(path: Path) -> Literal["absent", "stale", "alive"]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from busd.core.statistics import BusStatistics
+from busd.ops.auditfile import AuditStatistics
 from busd.ops.descriptors import Descriptors
 from busd.ops.lag import LagStatistics
 
@@ -77,6 +78,8 @@ class NodeStatistics:
     """The process's descriptor limit."""
     configured: Mapping[str, str]
     """Configuration keys that are not at their default, and where each was set."""
+    audit: AuditStatistics | None = None
+    """The audit log; None where there is none."""
 
 
 class Observed(Protocol):

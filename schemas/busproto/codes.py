@@ -36,6 +36,7 @@ class Code(IntEnum):
     MANIFEST_INVALID = 1016
     FRAME_TIMEOUT = 1017
     MANIFEST_REQUIRED = 1018
+    LEASE_EXPIRED = 1019
     SUBJECT_INVALID = 2001
     PATTERN_INVALID = 2002
     SUBJECT_RESERVED = 2003
@@ -54,21 +55,32 @@ class Code(IntEnum):
     UNIT_UNKNOWN = 3009
     RIGHT_WITHDRAWN = 3010
     UNIT_REFUSED = 3011
+    KEY_NOT_ENROLLED = 3012
     QUOTA_EXCEEDED = 4001
     GAP = 4002
     TOO_MANY_CONNECTIONS = 4003
     DRAINING = 5001
     INTERNAL = 5002
+    LISTENER_CLOSED = 5003
     NOT_CONNECTED = 6001
     PAYLOAD_UNDECODABLE = 6002
     PAYLOAD_UNENCODABLE = 6003
     CLOSED = 6004
     URL_INVALID = 6005
+    KEY_UNUSABLE = 6010
+    KEY_REFUSED = 6011
+    SERVER_KEY_WRONG = 6012
     CONFIG_UNKNOWN_KEY = 7001
     CONFIG_INVALID = 7002
     RUN_DIR_IN_USE = 7003
     RUN_DIR_UNUSABLE = 7004
     LISTEN_FAILED = 7005
+    POLICY_INVALID = 7006
+    AUDIT_IN_USE = 7010
+    AUDIT_UNUSABLE = 7011
+    KEY_FOLDER_UNUSABLE = 7020
+    CURVE_UNAVAILABLE = 7021
+    UNITS_FILE_UNWRITABLE = 7030
 
 
 # fmt: off
@@ -218,6 +230,14 @@ _ROWS: Final = (
         "Give component, owner and purpose at connect: busclient.connect(..., component=, owner=, purpose=) or bus --owner. The operator can set manifest = 'allow'.",
     ),
     Entry(
+        1019,
+        "lease-expired",
+        "peer",
+        True,
+        "nothing came for {seconds} s, not even the answer to a ping",
+        "Answer ping with pong while the program works. If the peer did, look at its CPU, its scheduling and the network.",
+    ),
+    Entry(
         2001,
         "subject-invalid",
         "caller",
@@ -362,11 +382,19 @@ _ROWS: Final = (
         "bus guest list shows what stands. Remove the unit before adding its next life; leave the generation out to have one chosen.",
     ),
     Entry(
+        3012,
+        "key-not-enrolled",
+        "operator",
+        False,
+        "the key of '{unit}' was not enrolled: {reason}",
+        "bus keys list shows what is enrolled, bus keys new makes a key pair, bus keys revoke ends one that stands.",
+    ),
+    Entry(
         4001,
         "quota-exceeded",
         "capacity",
         True,
-        "{quota}: {holder} holds {used} of {limit}",
+        "{quota}: {holder} holds {used} of {limit}{since}",
         "Release some (unsubscribe, wait for replies, read faster), or have the operator raise the quota; bus inspect shows the holder.",
     ),
     Entry(
@@ -382,7 +410,7 @@ _ROWS: Final = (
         "too-many-connections",
         "capacity",
         True,
-        "connection refused: {used} of {limit} are in use",
+        "connection refused: {holder} has {used} of the {limit} connections that it may have",
         "Close idle endpoints, or have the operator raise limits.endpoints and the descriptor limit.",
     ),
     Entry(
@@ -400,6 +428,14 @@ _ROWS: Final = (
         False,
         "the broker failed on this request: {reason}",
         "This is a bug in busd: report it with the broker's log line of the same time.",
+    ),
+    Entry(
+        5003,
+        "listener-closed",
+        "broker",
+        True,
+        "the listener {address} has closed: {reason}",
+        "Look at the node's log and at /statusz, and restart busd.",
     ),
     Entry(
         6001,
@@ -442,6 +478,30 @@ _ROWS: Final = (
         "Use unix:///path/to/host.sock or an absolute path.",
     ),
     Entry(
+        6010,
+        "key-unusable",
+        "local",
+        False,
+        "{what} cannot be used: {reason}",
+        "bus keys new NAME makes a key pair (key, BUS_KEY, --key); bus keys broker on the node prints the broker's public key (server_key, BUS_SERVER_KEY, --server-key).",
+    ),
+    Entry(
+        6011,
+        "key-refused",
+        "local",
+        False,
+        "{url} does not let public key {key} in",
+        "Have the node's operator enroll it: bus keys enroll NAME KEY. A key that was revoked stays out: make a new one.",
+    ),
+    Entry(
+        6012,
+        "server-key-wrong",
+        "local",
+        False,
+        "{url} ended the handshake: it does not hold server key {key}, takes nobody in at present, or is no busd",
+        "bus keys broker on the node prints its key, for server_key, BUS_SERVER_KEY or --server-key.",
+    ),
+    Entry(
         7001,
         "config-unknown-key",
         "operator",
@@ -480,6 +540,54 @@ _ROWS: Final = (
         False,
         "cannot listen on {address}: {reason}",
         "Choose another address, or stop what uses it.",
+    ),
+    Entry(
+        7006,
+        "policy-invalid",
+        "operator",
+        False,
+        "the policy was not taken; {count} errors: {errors}",
+        "What was in effect stays in effect. bus policy lint DIR shows every error with file and line.",
+    ),
+    Entry(
+        7010,
+        "audit-in-use",
+        "operator",
+        False,
+        "another busd (pid {pid}) writes the audit in {path}",
+        "Stop it, or give this one a directory of its own with --audit-dir.",
+    ),
+    Entry(
+        7011,
+        "audit-unusable",
+        "operator",
+        False,
+        "the audit in {path} cannot be written: {reason}",
+        "The directory must be this user's alone (mode 0700, files 0600) and have room. Or choose another with --audit-dir, or none: --audit-dir off.",
+    ),
+    Entry(
+        7020,
+        "key-folder-unusable",
+        "operator",
+        False,
+        "{path} cannot be used: {reason}",
+        "Keys are files of this user that nobody else can read (mode 0600) in a directory of its own (0700); see soc.keys_dir.",
+    ),
+    Entry(
+        7021,
+        "curve-unavailable",
+        "operator",
+        False,
+        "CURVE cannot be offered: {reason}",
+        "Install pyzmq's own wheel, which holds libzmq 4.3.5 with CURVE (pip install --only-binary pyzmq pyzmq), or set soc.listen to off.",
+    ),
+    Entry(
+        7030,
+        "units-file-unwritable",
+        "operator",
+        True,
+        "the guests cannot be kept in {path}: {reason}",
+        "Make room in the run directory, or make it writable for busd: a guest that is not kept there would be lost when busd is restarted.",
     ),
 )
 # fmt: on

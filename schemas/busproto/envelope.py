@@ -160,8 +160,13 @@ def unserve(id: int, serve_id: int) -> bytes:
     return _pack((Kind.UNSERVE, id, serve_id))
 
 
-def call(id: int, subject: str, timeout_ms: int, headers: Headers | None, payload: bytes) -> bytes:
-    return _pack((Kind.CALL, id, subject, timeout_ms, headers, payload))
+def call(
+    id: int, subject: str, timeout_ms: int, headers: Headers | None, payload: bytes, on_behalf_of: int | None = None
+) -> bytes:
+    """``on_behalf_of`` is the id of a call that the sender holds and acts for."""
+    if on_behalf_of is None:
+        return _pack((Kind.CALL, id, subject, timeout_ms, headers, payload))
+    return _pack((Kind.CALL, id, subject, timeout_ms, headers, payload, on_behalf_of))
 
 
 def reply(id: int, status: int, headers: Headers | None, payload: bytes) -> bytes:
@@ -188,8 +193,18 @@ def bye(body: Mapping[str, Any] | None) -> bytes:
     return pack((Kind.BYE, body))
 
 
-def origin(endpoint: str, boundary: str, tenant: str, unit: str, generation: int) -> bytes:
-    return _pack((Kind.ORIGIN, endpoint, boundary, tenant, unit, generation))
+def origin(
+    endpoint: str,
+    boundary: str,
+    tenant: str,
+    unit: str,
+    generation: int,
+    on_behalf_of: tuple[str, str, str, str, int] | None = None,
+) -> bytes:
+    """``on_behalf_of`` is the same five of the endpoint that this one acts for."""
+    if on_behalf_of is None:
+        return _pack((Kind.ORIGIN, endpoint, boundary, tenant, unit, generation))
+    return _pack((Kind.ORIGIN, endpoint, boundary, tenant, unit, generation, on_behalf_of))
 
 
 def gap(subscription: int, count: int, reason: str) -> bytes:
@@ -207,6 +222,10 @@ _INT_WIDTH: Final = bytes(
 """Bytes that a msgpack array header or integer takes, by its first byte."""
 
 
+_STR_WIDTH: Final = {0xD9: 2, 0xDA: 3, 0xDB: 5}
+"""Bytes of a msgpack string's header, by its first byte; all others take one."""
+
+
 def head_with_id(frame: bytes, start: int, id: int) -> tuple[bytes, int]:
     """The beginning of the decoded call, reply or cancel at ``frame[start:]`` with another id, and where its rest is.
 
@@ -215,6 +234,14 @@ def head_with_id(frame: bytes, start: int, id: int) -> tuple[bytes, int]:
     old = start + _ARRAY_WIDTH[frame[start]]
     old += _INT_WIDTH[frame[old]]
     return b"%b\xce%b" % (frame[start:old], id.to_bytes(4, "big")), old + _INT_WIDTH[frame[old]]
+
+
+def publish_as(frame: bytes, start: int, end: int, old: str, new: str) -> bytes:
+    """The decoded publish at ``frame[start:end]`` with subject ``new`` instead of ``old``; the rest of it as it is."""
+    place = start + _ARRAY_WIDTH[frame[start]]
+    place += _INT_WIDTH[frame[place]]
+    rest = place + _STR_WIDTH.get(frame[place], 1) + len(old)
+    return b"%b%b%b" % (frame[start:place], _pack(new), frame[rest:end])
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------------

@@ -99,3 +99,14 @@ ID_MAX: Final = 2**32 - 1
 
 TIMEOUT_MS_MAX: Final = 24 * 3600 * 1000
 """A call's longest life. What takes longer is a job with an id of its own."""
+
+# -- serial lines -----------------------------------------------------------------------------------------------------
+
+SERIAL_PIECE_BYTES: Final = 4096
+"""Data in one record on a serial line: what damage costs, and what one side must be able to hold."""
+
+SERIAL_TOKEN_BYTES: Final = 8
+"""A session's token: 64 random bits, so that no leftover of an earlier session bears it."""
+
+SERIAL_REASON_BYTES: Final = 64
+"""Why a session was lost, in words."""

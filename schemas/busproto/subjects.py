@@ -5,7 +5,8 @@ be ``>`` (one or more tokens). Subjects under ``$bus.`` are the broker's own: no
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
 from busproto.errors import BusError, Code
@@ -13,12 +14,17 @@ from busproto.limits import NAME_BYTES, SUBJECT_BYTES, SUBJECT_TOKENS
 
 __all__ = [
     "PatternTree",
+    "Relation",
     "SubjectCache",
     "check_name",
     "check_pattern",
     "check_subject",
+    "common",
+    "covers",
     "is_reserved",
     "matches",
+    "overlaps",
+    "relate",
     "specificity",
 ]
 
@@ -77,6 +83,57 @@ def matches(pattern: str, subject: str) -> bool:
         if index >= len(tokens) or token not in ("*", tokens[index]):
             return False
     return len(tokens) == len(wanted)
+
+
+class Relation(IntEnum):
+    """How the subjects that match one pattern stand to those that match another."""
+
+    APART = 0
+    """No subject matches both."""
+    OVERLAPS = 1
+    """Some subject matches both."""
+    COVERS = 2
+    """Every subject that matches the other matches this one."""
+
+
+def relate(pattern: Sequence[str], other: Sequence[str]) -> Relation:
+    """How ``pattern`` stands to ``other``, both split at their dots; both must be valid."""
+    if (pattern[0] == RESERVED) != (other[0] == RESERVED):
+        return Relation.APART
+    relation = Relation.COVERS
+    for token, theirs in zip(pattern, other, strict=False):
+        if token == ">":
+            return relation
+        if theirs == ">":
+            return Relation.OVERLAPS
+        if token not in (theirs, "*"):
+            if theirs != "*":
+                return Relation.APART
+            relation = Relation.OVERLAPS
+    return relation if len(pattern) == len(other) else Relation.APART
+
+
+def covers(pattern: str, other: str) -> bool:
+    """Whether every subject that matches the pattern ``other`` matches ``pattern``; both must be valid."""
+    return relate(pattern.split("."), other.split(".")) is Relation.COVERS
+
+
+def overlaps(pattern: str, other: str) -> bool:
+    """Whether some subject matches both patterns; both must be valid."""
+    return relate(pattern.split("."), other.split(".")) is not Relation.APART
+
+
+def common(pattern: str, other: str) -> str | None:
+    """The pattern of exactly the subjects that match both; None if there are none. Both must be valid."""
+    left, right = pattern.split("."), other.split(".")
+    if relate(left, right) is Relation.APART:
+        return None
+    if left[-1] == ">" and (right[-1] != ">" or len(left) < len(right)):
+        left, right = right, left
+    # Now ``left`` is the one that says how far the subjects reach; ``right`` may end earlier, with >.
+    rest = right[:-1] if right[-1] == ">" else right
+    tokens = [theirs if token in ("*", ">") else token for token, theirs in zip(left, rest, strict=False)]
+    return ".".join([*tokens, *left[len(tokens) :]])
 
 
 def specificity(pattern: str) -> tuple[int, ...]:
@@ -267,6 +324,11 @@ class SubjectCache(Generic[Decision]):
                 branch = child
             branch.ends = subject
         self.decisions[subject] = decision
+
+    def clear(self) -> None:
+        """Drop every decision."""
+        self.decisions.clear()
+        self._root = _Branch()
 
     def forget(self, pattern: str) -> None:
         """Drop every decision whose subject matches ``pattern``."""

@@ -2,13 +2,32 @@
 
 from typing import Any
 
+from busd.core.account import UNBOUNDED, Rates
 from busd.core.bus import Bus
+from busd.core.policy import Policy, parse
 from busd.core.principal import Principal
 from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
+from busd.core.rules import PolicyFile
 from busd.core.statistics import BusStatistics
+from busd.core.units import Unit
 from busproto import envelope
 from busproto.envelope import Decoder, Kind
+from busproto.errors import BusError
+
+OPEN = """
+allow publish,subscribe,call,serve,delegate > from host,guest,soc
+allow subscribe,call $bus.> from host,guest,soc
+"""
+"""A policy that allows everything; tenants' spaces are still their own."""
+
+
+def made(text: str) -> Policy:
+    """The policy of one file with ``text``, which must be valid."""
+    policy = parse([PolicyFile("10-test.policy", text)], self_uid=1000)
+    assert not policy.errors, policy.errors
+    return policy
+
 
 HOST = Principal("host", "node", "host", 0, uid=1000, gid=1000, pid=1)
 
@@ -16,9 +35,26 @@ HOST = Principal("host", "node", "host", 0, uid=1000, gid=1000, pid=1)
 class World:
     """A bus and its time, in seconds from 0."""
 
-    def __init__(self, **quotas: Any) -> None:
+    def __init__(self, policy: str = OPEN, rates: Rates = UNBOUNDED, **quotas: Any) -> None:
         self.now = 0.0
-        self.bus = Bus(node="test", software="busd/test", now=self.now, quotas=Quotas(**quotas))
+        self.bus = Bus(
+            node="test",
+            software="busd/test",
+            policy=made(policy),
+            now=self.now,
+            quotas=Quotas(**quotas),
+            guest_rates=rates,
+        )
+
+    def guest(self, tenant: str, unit: str = "", **manifest: Any) -> "Peer":
+        """An endpoint of a unit of ``tenant``, which is added if it does not stand."""
+        unit = unit or f"vm-{tenant}"
+        principal = Principal("guest", tenant, unit, 1)
+        try:
+            self.bus.units.check(principal)
+        except BusError:
+            self.bus.add_unit(Unit(unit, tenant, 1))
+        return self.peer(principal=principal, **manifest)
 
     def peer(self, *, hello: bool = True, principal: Principal = HOST, **manifest: Any) -> "Peer":
         """A connection, attached as an endpoint unless ``hello`` is False."""

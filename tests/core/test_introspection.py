@@ -55,7 +55,7 @@ def test_inspect_shows_what_an_endpoint_holds() -> None:
     told = peer.ask("$bus.inspect", {"endpoint": other.name})
     assert told["subscriptions"] == [{"id": subscription, "pattern": "a.>", "latest": True, "lost_unreported": 0}]
     assert told["serves"] == [{"id": service, "pattern": "work", "group": "g", "outstanding": 1}]
-    assert told["held_calls"] == [{"subject": "work", "caller": peer.name}]
+    assert told["held_calls"] == [{"subject": "work", "caller": peer.name, "on_behalf_of": None}]
     assert told["statistics"]["charges"]["subscriptions"] == {"used": 1, "limit": 1024}
     own = peer.ask("$bus.inspect", {"endpoint": peer.name})
     assert own["calls"][0]["responder"] == other.name

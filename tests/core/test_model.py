@@ -29,6 +29,7 @@ from busproto.envelope import Decoder, Kind, Status, pack, unpack
 from busproto.errors import Code
 from busproto.subjects import matches
 from tests.core.model_state import Call, Peer, Subscription
+from tests.core.peer import OPEN, made
 
 EXAMPLES = int(os.environ.get("BUSD_MODEL_EXAMPLES", "60"))
 STEPS = int(os.environ.get("BUSD_MODEL_STEPS", "60"))
@@ -71,7 +72,7 @@ class BusModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.bus = Bus(node="n1", software="model", now=self.now, quotas=QUOTAS)
+        self.bus = Bus(node="n1", software="model", policy=made(OPEN), now=self.now, quotas=QUOTAS)
         self.decoder = Decoder()
         self.peers: list[Peer] = []
         self.published: dict[int, tuple[str, str]] = {}
@@ -328,6 +329,12 @@ class BusModel(RuleBasedStateMachine):
         for status, size in answers:
             self.send_reply(call, status, size)
 
+    def has_share(self, responder: Peer, caller: Peer) -> bool:
+        """Whether ``responder`` may hold one more call of ``caller``: dbus-broker's rule, written out."""
+        share = sum(call.caller is caller for call in responder.held)
+        users = len({id(call.caller) for call in responder.held} | {id(caller)})
+        return (users + 1) * (1 + share) - share <= QUOTAS.held_calls - len(responder.held)
+
     def called(self, call: Call, seconds: float) -> None:
         """``call`` was sent: to whom it should have gone, and whether it did."""
         peer = call.caller
@@ -347,7 +354,7 @@ class BusModel(RuleBasedStateMachine):
         elif not members:
             call.expected = {Status.NO_RESPONDERS}
         else:
-            full = any(len(other.held) == QUOTAS.held_calls or other.name not in self.roomy for other in candidates)
+            full = any(not self.has_share(other, peer) or other.name not in self.roomy for other in candidates)
             assert full or waiting == QUOTAS.calls, "a call is refused only if a quota is used up"
             call.expected = {Status.OVERLOADED}
 

@@ -9,6 +9,7 @@ from typing import Any
 from busd.core.histogram import Histogram
 from busd.core.reasons import Departure, Drop
 from busd.core.statistics import BusStatistics
+from busd.ops.auditfile import AuditStatistics
 from busd.ops.config import Config
 from busd.ops.descriptors import Descriptors
 from busd.ops.lag import LagStatistics
@@ -63,6 +64,7 @@ NODE = NodeStatistics(
     lag=LagStatistics(0.0002, 0.5, 0.05, histogram(0.0002, 0.5).statistics()),
     descriptors=Descriptors(1024, 524288, 524288),
     configured={"node.name": "flag --node-name"},
+    audit=AuditStatistics("/var/lib/busd/audit", 2, 211, "ab" * 32, 223, 227, 229, 233, "No space left on device"),
 )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from busd.ops.address import OFF, TcpAddress, UnixAddress
 from busd.ops.config import Setting, default_config_file, from_environment, from_program, load, resolve
 from busd.ops.keys import KEYS, Computed, Config, Origin
+from busd.ops.statedir import default_audit_dir
 from busproto.errors import BusError, Code
 from tests.support import ROOT
 
@@ -48,6 +49,37 @@ def test_without_any_source_every_key_has_its_default(no_system_file: Path) -> N
     assert config.limits.endpoints == 16384
     assert config.http.listen == TcpAddress("127.0.0.1", 9850)
     assert config.components == ()
+
+
+def test_a_node_with_a_run_directory_of_its_own_keeps_its_audit_there_unless_told_otherwise(
+    no_system_file: Path,
+) -> None:
+    environ = {"XDG_STATE_HOME": "/state", "XDG_CONFIG_HOME": str(no_system_file), "XDG_RUNTIME_DIR": "/run/user/4242"}
+
+    def audit_dir(**flags: str) -> Path | None:
+        return load(environ=environ, flags={name.replace("__", "."): text for name, text in flags.items()}).audit.dir
+
+    assert audit_dir() == Path("/state/busd/audit")
+    assert audit_dir(run_dir="/run/user/4242/busd") == Path("/state/busd/audit")
+    assert audit_dir(run_dir="/somewhere") == Path("/somewhere/audit")
+    assert audit_dir(run_dir="/somewhere", audit__dir="/log") == Path("/log")
+    assert audit_dir(run_dir="/somewhere", audit__dir="off") is None
+
+
+@pytest.mark.parametrize(
+    ("uid", "environ", "path"),
+    [
+        (0, {"XDG_STATE_HOME": "/x", "HOME": "/h"}, "/var/lib/busd/audit"),
+        (1, {"XDG_STATE_HOME": "/x", "HOME": "/h"}, "/x/busd/audit"),
+        (1, {"XDG_STATE_HOME": "x", "HOME": "/h"}, "/h/.local/state/busd/audit"),
+        (7, {}, "/tmp/busd-7/audit"),
+    ],
+)
+def test_the_default_place_of_the_audit(
+    uid: int, environ: dict[str, str], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert default_audit_dir(environ) == Path(path)
 
 
 def test_precedence_is_default_file_directory_environment_flag(tmp_path: Path) -> None:
@@ -214,6 +246,15 @@ WRONG = [
     ("busy_poll_us", "-1", "-1 is outside the range; takes"),
     ("limits.frame_seconds", "0", "0 is outside the range; takes seconds from 1 to 3600"),
     ("limits.held_bytes", '"1MiB"', "1MiB is outside the range"),
+    ("limits.queued_bytes", '"1MiB"', "1MiB is outside the range"),
+    ("manifest", '"maybe"', "'maybe' is unknown; takes one of require, allow"),
+    ("tenants.connections", "0", "0 is outside the range; takes an integer from 1 to 100000"),
+    ("tenants.connects_per_second", "-1", "-1 is outside the range"),
+    ("tenants.messages_per_second", "-1", "-1 is outside the range"),
+    ("tenants.bytes_per_second", '"2TiB"', "unknown unit 'TiB'"),
+    ("tenants.calls_per_second", "-1", "-1 is outside the range"),
+    ("tenants.denials_per_second", "1.5", "takes an integer from 0"),
+    ("tenants.loop_percent", "0", "0 is outside the range; takes an integer from 1 to 100"),
     ("drain.grace_seconds", "-1", "-1 is outside the range; takes seconds from 0 to 600"),
     ("log.level", '"loud"', "'loud' is unknown; takes one of debug, info, warning, error"),
     ("log.level", "3", "takes one of debug, info, warning, error, not an integer (3)"),
@@ -230,6 +271,14 @@ WRONG = [
     ("run_dir", '"relative"', "'relative' is not an absolute path"),
     ("run_dir", '"/a\\u0000b"', "is not an absolute path"),
     ("run_dir", "{}", "takes an absolute path, not a table"),
+    ("policy.dir", '"policy.d"', "'policy.d' is not an absolute path"),
+    ("audit.dir", '"audit"', "'audit' is not an absolute path, or \"off\""),
+    ("audit.dir", "false", 'takes an absolute path, or "off", not a boolean (False)'),
+    ("audit.key_file", '"key"', "'key' is not an absolute path, or \"off\""),
+    ("audit.max_bytes", '"1KiB"', "1KiB is outside the range; takes bytes from 1MiB to 16GiB"),
+    ("audit.keep", "1", "1 is outside the range; takes an integer from 2 to 10000"),
+    ("guests.vsock", "4294967295", "4294967295 is outside the range; takes an integer from 0 to 4294967294"),
+    ("audit.on_failure", '"ignore"', "'ignore' is unknown; takes one of continue, stop"),
     ("http.listen", '"0.0.0.0:9850"', f"'0.0.0.0' {LOOPBACK}"),
     ("http.listen", '":9850"', f"'' {LOOPBACK}"),
     ("http.listen", '"[::]:9850"', f"'::' {LOOPBACK}"),

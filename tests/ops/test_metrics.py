@@ -71,6 +71,10 @@ def test_every_figure_arrives_under_its_name(accept: str) -> None:
     assert value("busd_connections_refused_total", boundary="host", reason="user") == 47
     assert value("busd_connections_handshaking", boundary="host") == 1
     assert value("busd_held_bytes") == 53
+    assert value("busd_audit_records_total") == 223
+    assert value("busd_audit_queued_records") == 227
+    assert value("busd_audit_records_lost_total") == 229
+    assert value("busd_audit_failing") == 1
     assert value("busd_call_duration_seconds_bucket", le="2e-05") == 0
     assert value("busd_call_duration_seconds_bucket", le="5e-05") == 1
     assert value("busd_call_duration_seconds_bucket", le="0.0005") == 3

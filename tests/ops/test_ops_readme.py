@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from busd.__main__ import FAILED, OK, USAGE
+from busd.core import audit
+from busd.ops import auditfile, auditwriter
 from busd.ops.config import resolve
 from busd.ops.descriptors import RESERVED
 from busd.ops.http import CONNECTIONS, STUCK_SECONDS
@@ -67,6 +69,8 @@ def test_every_key_variable_and_flag_it_mentions_exists() -> None:
         "--config",
         "--origin",
         "--json",
+        "--last",  # of bus audit verify
+        "--key-file",
     }
 
 
@@ -77,3 +81,18 @@ def test_the_error_it_shows_is_the_error_one_gets(tmp_path: Path, capsys: pytest
     path.write_text("[limits]\n\nendpoint = 5\n")
     assert main(["check-config", "--config", str(path)]) == USAGE
     assert capsys.readouterr().err.replace(str(path), "/etc/busd/busd.toml") in README
+
+
+def test_every_audit_event_and_number_is_there() -> None:
+    assert {name.strip("`") for name, _ in rows("audit event")} == set(audit.Event)
+    for promise in (
+        f"beyond {audit.ACTOR_ALLOWS[1]} at once and one a second",
+        f"at most every {audit.PERIOD_SECONDS:g} s for each identity",
+        f"of one identity {audit.KINDS} kinds of denial",
+        f"{audit.SINGLE['guest'][0]:g} records a second written singly ({audit.SINGLE['guest'][1]} at once)",
+        f"up to {auditfile.QUEUE} records wait",
+        f"hands its records over every {auditwriter.PERIOD_SECONDS:g} s",
+    ):
+        assert promise in " ".join(README.split()), promise
+    assert audit.ACTOR_ALLOWS[0] == auditfile.RETRY_SECONDS == 1.0
+    assert set(re.findall(r"`(audit\.\w+)[` ]", README)) == {name for name in KEYS if name.startswith("audit.")}

@@ -84,6 +84,7 @@ def test_a_signal_ends_it_with_one_line_at_start_and_one_at_stop(loop: str, numb
             "http": "http://127.0.0.1:9850",
             "endpoints": 16384,
             "loop": "uvloop",
+            "audit": f"211:{'ab' * 32}",
         }
         process.send_signal(number)
         (stopped,) = rest(process)
@@ -91,6 +92,7 @@ def test_a_signal_ends_it_with_one_line_at_start_and_one_at_stop(loop: str, numb
         assert (stopped["event"], stopped["level"], stopped["signal"]) == ("stopped", "info", number.name)
         assert stopped["uptime_seconds"] == 12.5
         assert 0 <= stopped["drain_seconds"] < 5
+        assert stopped["audit"] == f"211:{'ab' * 32}"
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

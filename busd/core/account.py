@@ -1,0 +1,186 @@
+"""Who pays: a tenant, or a user of the host. What is used is charged to accounts, and so is what is done too fast."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from busd.core.ledger import Ledger
+from busd.core.principal import Principal
+from busd.core.quotas import SHARED, Quotas, exceeded
+from busd.core.tokenbucket import TokenBucket
+from busproto.errors import BusError
+
+BURST_SECONDS: Final = 1.0
+"""What may be done at once, in seconds of its rate."""
+
+LOOP_BURST_SECONDS: Final = 0.02
+"""Time of the routing loop that an account may use at once: what others wait for, once, when a flood begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast an account may go; 0 is as fast as it can. Who is faster is read more slowly: nothing is lost."""
+
+    messages: float = 0
+    """Envelopes a second."""
+    bytes: float = 0
+    """Bytes of frames a second."""
+    calls: float = 0
+    """Calls a second."""
+    denials: float = 0
+    """Denied requests a second."""
+    loop: float = 0
+    """Seconds of the routing loop a second."""
+
+
+OWNER: Final = "node"
+"""The account of the node itself."""
+
+KEPT: Final = 4096
+"""Accounts kept although nobody is connected, before the idle ones are let go."""
+
+
+UNBOUNDED: Final = Rates()
+"""As fast as it can."""
+
+
+class Account:
+    """One payer. The owner of the node has no bounds but the node's own."""
+
+    __slots__ = ("actor", "bytes", "calls", "denials", "loop", "messages", "name", "paced", "sessions", "since", "used")
+
+    def __init__(self, name: str, *, rates: Rates, now: float) -> None:
+        self.name = name
+        self.actor = None if name == OWNER else name
+        """Who it is in ledgers; None for the node itself, who owns what they share out."""
+        self.since = now
+        self.sessions = 0
+        """Connections that are charged to it."""
+        self.used = dict.fromkeys(SHARED, 0)
+        """What it holds of each shared resource."""
+        self.messages = _bucket(rates.messages)
+        self.bytes = _bucket(rates.bytes)
+        self.calls = _bucket(rates.calls)
+        self.denials = _bucket(rates.denials)
+        self.loop = _bucket(rates.loop, LOOP_BURST_SECONDS)
+        self.paced = any((self.messages, self.bytes, self.calls, self.denials, self.loop))
+        """Whether any rate is bounded."""
+
+    @property
+    def ready_at(self) -> float:
+        """From when on it may go on; in the past while it is not too fast."""
+        buckets = (self.messages, self.bytes, self.calls, self.denials, self.loop)
+        return max((bucket.ready_at for bucket in buckets if bucket is not None), default=0.0)
+
+    def debts(self, now: float) -> list[str]:
+        """The rates that it has overdrawn at ``now``."""
+        return [name for name in RATES if (bucket := getattr(self, name)) is not None and bucket.ready_at > now]
+
+
+RATES: Final = ("messages", "bytes", "calls", "denials", "loop")
+"""What is done at a rate: the fields of ``Rates``."""
+
+
+class Accounts:
+    """Every account, and the node's shared resources."""
+
+    __slots__ = ("_accounts", "_guest", "_owners", "_user", "ledgers")
+
+    def __init__(self, quotas: Quotas, *, owners: frozenset[int] | None, guest: Rates, user: Rates) -> None:
+        """``owners`` are the users who own the node (None: all on the host); ``guest`` and ``user`` go for others."""
+        self._owners = owners
+        self._guest = guest
+        self._user = user
+        self._accounts: dict[str, Account] = {}
+        self.ledgers = {
+            "endpoints": Ledger(quotas.endpoints),
+            "subscriptions": Ledger(quotas.node_subscriptions),
+            "services": Ledger(quotas.node_services),
+            "calls": Ledger(quotas.node_calls),
+            "queued_bytes": Ledger(quotas.queued_bytes),
+            "held_bytes": Ledger(quotas.held_bytes),
+        }
+
+    def enter(self, principal: Principal, now: float) -> Account:
+        """The account that pays for ``principal``, for one connection."""
+        name, rates = self._of(principal)
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = Account(name, rates=rates, now=now)
+        account.sessions += 1
+        return account
+
+    def leave(self, account: Account, now: float) -> None:
+        """One connection is gone. An account in debt is kept: to reconnect must not pay it."""
+        account.sessions -= 1
+        if len(self._accounts) > KEPT:
+            for name, other in list(self._accounts.items()):
+                if not other.sessions and other.ready_at <= now:
+                    del self._accounts[name]
+
+    def charge(self, account: Account, resource: str, amount: int, now: float) -> None:
+        """Charge ``amount`` of a shared resource. Raises BusError 4001 when that is beyond the account's share."""
+        ledger = self.ledgers[resource]
+        if not ledger.charge(account.actor, amount):
+            used, limit = account.used[resource], ledger.most(account.actor)
+            raise exceeded(f"node_{resource}", used, limit, account.name, now - account.since)
+        account.used[resource] += amount
+
+    def release(self, account: Account, resource: str, amount: int) -> None:
+        """Give ``amount`` back."""
+        self.ledgers[resource].release(account.actor, amount)
+        account.used[resource] -= amount
+
+    def describe(self, now: float, only: Account | None) -> list[dict[str, Any]]:
+        """Each account: what it uses of what it may have, and what it does too fast."""
+        return [
+            {
+                "account": account.name,
+                "connections": account.sessions,
+                "seconds": now - account.since,
+                "charges": self.charges(account),
+                "throttled": account.debts(now),
+            }
+            for account in (self._accounts.values() if only is None else (only,))
+        ]
+
+    def charges(self, account: Account) -> Mapping[str, dict[str, int]]:
+        """Used and limit of each shared resource."""
+        return {
+            resource: {"used": account.used[resource], "limit": ledger.most(account.actor)}
+            for resource, ledger in self.ledgers.items()
+        }
+
+    def _of(self, principal: Principal) -> tuple[str, Rates]:
+        if not principal.is_node:
+            return f"tenant {principal.tenant}", self._guest
+        if principal.boundary != "host" or self._owners is None or principal.uid in self._owners:
+            return OWNER, UNBOUNDED
+        return f"uid {principal.uid}", self._user
+
+
+class Room:
+    """Room for what waits in outboxes, charged to who pays for them."""
+
+    __slots__ = ("_account", "_accounts", "_now")
+
+    def __init__(self, accounts: Accounts, account: Account, now: float) -> None:
+        self._accounts = accounts
+        self._account = account
+        self._now = now
+
+    def ask(self, size: int) -> bool:
+        """``size`` bytes more; False if the account may have no more."""
+        try:
+            self._accounts.charge(self._account, "queued_bytes", size, self._now)
+        except BusError:
+            return False
+        return True
+
+    def give_back(self, size: int) -> None:
+        """``size`` bytes are free again."""
+        self._accounts.release(self._account, "queued_bytes", size)
+
+
+def _bucket(rate: float, burst_seconds: float = BURST_SECONDS) -> TokenBucket | None:
+    return TokenBucket(rate, rate * burst_seconds) if rate else None

@@ -1,0 +1,124 @@
+"""The services under ``$bus.admin.policy.``: what is in effect, why it decides as it does, and taking a new one."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from busd.core.explanation import check_question, explain, principal_of
+from busd.core.introspection import Request
+from busd.core.policy import Policy, parse
+from busd.core.principal import Principal
+from busd.ops.policyfolder import BUILT_IN, load_policy
+from busproto.errors import BusError, Code
+
+__all__ = ["PolicyAdmin", "read_policy"]
+
+
+def read_policy(folder: Path, *, named: bool = False) -> Policy:
+    """The policy that is on disk, or the built-in one; see `load_policy`. For start: one in error denies.
+
+    Raises:
+        OSError: the process has run out of descriptors or memory.
+    """
+    files, source = load_policy(folder, named=named)
+    return parse(files, self_uid=os.geteuid(), source=source)
+
+
+class PolicyAdmin:
+    """Administration of the policy of a running node."""
+
+    def __init__(
+        self,
+        folder: Path,
+        current: Callable[[], Policy],
+        apply: Callable[[Policy], int],
+        find: Callable[[str], Principal | None],
+        *,
+        named: bool = False,
+    ) -> None:
+        """
+        Args:
+            folder: where the policy's files are.
+            current: the policy in effect.
+            apply: puts a valid policy into effect; how many subscriptions and services it withdrew.
+            find: the principal of an attached endpoint, by the endpoint's name.
+            named: somebody chose the folder, so that it must be there.
+        """
+        self._folder = folder
+        self._current = current
+        self._apply = apply
+        self._find = find
+        self._named = named
+        self._lock = asyncio.Lock()
+
+    async def reload(self, request: Request, caller: Principal) -> dict[str, Any]:
+        """Take the policy that is on disk, whole, or leave everything as it is.
+
+        Raises:
+            BusError: POLICY_INVALID, with the errors; what was in effect stays in effect.
+        """
+        async with self._lock:  # two at once must not end with the older one in effect
+            try:
+                policy = await asyncio.to_thread(read_policy, self._folder, named=self._named)
+            except OSError as error:
+                raise _kept(f"{self._folder}: {error.strerror or error}") from None
+            policy.require_valid()
+            if policy.source == BUILT_IN and self._current().source != BUILT_IN:
+                raise _kept(f"{self._folder} is gone, and the built-in set may allow more than it did")
+            withdrawn = self._apply(policy)
+        return {**_outline(policy), "withdrawn": withdrawn}
+
+    async def show(self, request: Request, caller: Principal) -> dict[str, Any]:
+        """The text in effect, and what is wrong with it."""
+        policy = self._current()
+        return {
+            **_outline(policy),
+            "uid": policy.self_uid,
+            "errors": [str(error) for error in policy.errors],
+            "files": [{"name": file.name, "text": file.text, "problem": file.problem} for file in policy.files],
+        }
+
+    async def explain(self, request: Request, caller: Principal) -> dict[str, Any]:
+        """Why the policy decides as it does about an attached endpoint, or about whom ``from`` describes.
+
+        Raises:
+            BusError: REQUEST_INVALID.
+        """
+        policy = self._current()
+        verb, subject = request.text("verb"), request.text("subject")
+        endpoint, text = request.optional_text("endpoint"), request.optional_text("from")
+        if (endpoint is None) == (text is None):
+            raise request.error("it takes either endpoint (a name) or from (BOUNDARY [KEY=VALUE]...)")
+        try:
+            check_question(verb, subject)
+            principal = None if text is None else principal_of(text.split(), policy.self_uid)
+        except ValueError as error:
+            raise request.error(str(error)) from None
+        if endpoint is not None:
+            principal = self._find(endpoint)
+        if principal is None:
+            raise request.error(f"no endpoint is called {(endpoint or '')[:80]!a}")
+        return explain(policy, principal, verb, subject).describe()
+
+    def services(self) -> dict[str, Callable[[Request, Principal], Any]]:
+        """The services, by subject."""
+        return {
+            "$bus.admin.policy.reload": self.reload,
+            "$bus.admin.policy.show": self.show,
+            "$bus.admin.policy.explain": self.explain,
+        }
+
+
+def _outline(policy: Policy) -> dict[str, Any]:
+    return {
+        "source": policy.source,
+        "digest": policy.digest,
+        "rules": len(policy.rules),
+        "exports": len(policy.exports),
+    }
+
+
+def _kept(reason: str) -> BusError:
+    return BusError(Code.POLICY_INVALID, count=1, errors=reason)
