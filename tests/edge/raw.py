@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from busd.core.account import UNBOUNDED, Rates
 from busd.core.bus import Bus
+from busd.core.principal import Principal
 from busd.core.quotas import Quotas
 from busd.edge.acceptor import BACKLOG, Acceptor
 from busd.edge.admission import Admission
@@ -18,6 +20,7 @@ from busd.edge.pump import Pump, clock
 from busproto import envelope
 from busproto.envelope import Decoder, Kind
 from busproto.zmtp import ZmtpConnection, frame_header
+from tests.core.peer import OPEN, made
 
 SECONDS = 10.0
 """Nothing in these tests takes longer than this unless it is broken."""
@@ -53,10 +56,25 @@ def run(main: Coroutine[Any, Any, None], loop: str, seconds: float = SECONDS) ->
 class Listener:
     """A bus, and the acceptor of its host boundary."""
 
-    def __init__(self, path: Path, connections_per_uid: int = 1000, **quotas: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connections_per_uid: int = 1000,
+        rates: Rates = UNBOUNDED,
+        **quotas: Any,
+    ) -> None:
         self.path = path
+        self.principal: Principal | None = None
+        """Whoever connects is this; None: what the kernel says."""
         self.reports: list[tuple[str, dict[str, Any]]] = []
-        self.bus = Bus(node="test", software="busd/test", now=clock(), quotas=Quotas(**quotas))
+        self.bus = Bus(
+            node="test",
+            software="busd/test",
+            policy=made(OPEN),
+            now=clock(),
+            quotas=Quotas(**quotas),
+            guest_rates=rates,
+        )
         self.pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=75e-6)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
@@ -64,7 +82,7 @@ class Listener:
         listener.setblocking(False)
         self.admission = Admission(
             self.pump,
-            host_principal,
+            lambda peer: self.principal or host_principal(peer),
             boundary="host",
             connections_per_uid=connections_per_uid,
             report=lambda name, /, **fields: self.reports.append((name, fields)),
