@@ -5,32 +5,52 @@ import importlib
 import logging
 import os
 import platform
+import signal
+import time
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 from busd import __version__
 from busd.components.launch import Worker, check_name, launch
+from busd.core.account import Rates
 from busd.core.bus import Bus
+from busd.core.policy import Policy
 from busd.core.principal import BOUNDARIES
 from busd.core.quotas import Quotas
+from busd.core.tokenbucket import TokenBucket
 from busd.edge.acceptor import BACKLOG, Acceptor
-from busd.edge.admission import Admission
+from busd.edge.admission import Admission, AdmissionStatistics
 from busd.edge.connection import LINGER_SECONDS
+from busd.edge.curve import CurveListener
+from busd.edge.curvestatistics import CurveStatistics
+from busd.edge.guests import Guests
 from busd.edge.identity import host_principal
+from busd.edge.inside import Inside
+from busd.edge.keyadmin import KeyAdministration
+from busd.edge.keyring import Keyring
 from busd.edge.pump import Pump, clock
+from busd.edge.vsock import VsockListener, listen_vsock
+from busd.ops.address import TcpAddress
+from busd.ops.auditwriter import AuditWriter, open_audit
 from busd.ops.descriptors import Descriptors, raise_limit
 from busd.ops.explain import changed
+from busd.ops.keyfolder import KeyFolder
 from busd.ops.keys import Config
 from busd.ops.lag import LoopLag
 from busd.ops.listen import HttpListener, open_listener
-from busd.ops.logs import LogLimiter
+from busd.ops.logs import LogLimiter, event
+from busd.ops.policyadmin import PolicyAdmin, read_policy
 from busd.ops.rundir import RunDirectory, bind_unix, remove_socket
 from busd.ops.status import EdgeStatistics, NodeStatistics, State
+from busd.ops.unitsfile import UnitsFile
 from busproto.envelope import VERSION
 from busproto.errors import BusError, Code
 
 HOST_SOCKET_MODE: Final = 0o666
 """Whoever can reach the run directory may connect: the kernel says who it is, and policy what it may do."""
+
+NEWS: Final = frozenset({"guest-added", "guest-removed"})
+"""Events of the edge that are nobody's fault."""
 
 _log = logging.getLogger("busd")
 
@@ -47,9 +67,15 @@ class Node:
         self._workers: list[Worker] = []
         self._descriptors: Descriptors
         self._run_dir: RunDirectory
-        self._admission: Admission
+        self._host: Admission
         self._acceptor: Acceptor
+        self._guests: Guests
+        self._soc: CurveListener | None = None
+        self._keys: KeyAdministration
         self._pump: Pump
+        self._inside: Inside
+        self._policy: PolicyAdmin
+        self._audit: AuditWriter | None = None
         self._http: HttpListener | None = None
         self._resources = AsyncExitStack()
         self.bus: Bus
@@ -75,21 +101,31 @@ class Node:
             stack.callback(self._http.close)
         self._lag.start()
         stack.callback(self._lag.stop)
-        self.bus = Bus(node=config.node.name, software=f"busd/{__version__}", now=clock(), quotas=self._quotas())
+        tenants = config.tenants
+        self.bus = Bus(
+            node=config.node.name,
+            software=f"busd/{__version__}",
+            policy=self._read_policy(),
+            now=clock(),
+            quotas=self._quotas(),
+            owners=frozenset({0, os.geteuid()}),
+            guest_rates=Rates(
+                messages=tenants.messages_per_second,
+                bytes=tenants.bytes_per_second,
+                calls=tenants.calls_per_second,
+                denials=tenants.denials_per_second,
+                loop=tenants.loop_percent / 100,
+            ),
+            user_rates=Rates(denials=tenants.denials_per_second),
+            require_manifest=config.manifest == "require",
+        )
         self._pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=config.busy_poll_us / 1e6)
         stack.callback(self._pump.stop)
-        self._admission = Admission(
-            self._pump,
-            host_principal,
-            boundary="host",
-            connections_per_uid=config.limits.connections_per_uid,
-            report=self._faults.fault,
-        )
-        stack.push_async_callback(self._admission.close, 2 * LINGER_SECONDS)
-        listener = bind_unix(self._run_dir.socket_path, HOST_SOCKET_MODE, BACKLOG)
-        self._acceptor = Acceptor(listener, self._admission)
-        stack.callback(self._acceptor.stop)
-        self._acceptor.start()
+        await self._open_audit(stack)
+        self._open_host(stack)
+        self._open_guests(stack)
+        self._open_soc(stack)
+        self._open_inside(stack)
         if self._http is not None:
             # aiohttp takes longer to import than all of busd: beside the loop, for clients can attach by now.
             try:
@@ -104,16 +140,118 @@ class Node:
         for name in config.components:
             self._workers.append(await launch(name, self.url))
 
+    def _read_policy(self) -> Policy:
+        """The policy on disk. One that is wrong denies what it would have governed, and is said aloud."""
+        config = self.config
+        try:
+            policy = read_policy(config.policy.dir, named="policy.dir" in changed(config))
+        except OSError as error:
+            reason = f"{config.policy.dir}: {error.strerror or error}"
+            raise BusError(Code.POLICY_INVALID, count=1, errors=reason) from None
+        for problem in policy.errors:
+            event(_log, logging.ERROR, "policy-error", where=problem.where, reason=problem.reason)
+        return policy
+
+    async def _open_audit(self, stack: AsyncExitStack) -> None:
+        self._audit = await open_audit(self.config.audit, self.config.node.name, self.bus.audit, self._audit_failed)
+        if self._audit is not None:
+            stack.push_async_callback(self._audit.close)
+        policy = self.bus.policy
+        facts = {"software": self.bus.software, "policy": policy.source, "digest": policy.digest}
+        self.bus.audit.system("broker-started", facts, clock())
+
+    def _audit_failed(self) -> None:
+        """A record cannot be written and the node must not go on without: end it as an operator would."""
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _open_host(self, stack: AsyncExitStack) -> None:
+        self._host = Admission(
+            self._pump,
+            host_principal,
+            boundary="host",
+            connections_per_uid=self.config.limits.connections_per_uid,
+            report=self._report,
+        )
+        stack.push_async_callback(self._host.close, 2 * LINGER_SECONDS)
+        listener = bind_unix(self._run_dir.socket_path, HOST_SOCKET_MODE, BACKLOG)
+        self._acceptor = Acceptor(listener, self._host)
+        stack.callback(self._acceptor.stop)
+        self._acceptor.start()
+
+    def _open_guests(self, stack: AsyncExitStack) -> None:
+        tenants = self.config.tenants
+        self._guests = Guests(
+            self.bus,
+            self._pump,
+            UnitsFile(self.config.run_dir / "units.json"),
+            report=self._report,
+            connections=tenants.connections,
+            connects=lambda: _connects(tenants.connects_per_second),
+            vsock=self._open_vsock(),
+        )
+        stack.push_async_callback(self._guests.close, 2 * LINGER_SECONDS)
+        self._guests.start()
+
+    def _open_vsock(self) -> VsockListener | None:
+        port = self.config.guests.vsock
+        return VsockListener(listen_vsock(port), self._report) if port else None
+
+    def _open_soc(self, stack: AsyncExitStack) -> None:
+        """The network's way in, if there is to be one; keys can be enrolled without it."""
+        config = self.config.soc
+        folder = KeyFolder(config.keys_dir)
+        keyring = Keyring(*folder.load())
+        if isinstance(config.listen, TcpAddress):
+            self._soc = CurveListener(
+                self.bus, self._pump, keyring, str(config.listen), folder.secret(), report=self._report
+            )
+            stack.push_async_callback(self._soc.close, 2 * LINGER_SECONDS)
+        self._keys = KeyAdministration(self.bus, self._pump, keyring, folder, self._soc, wall_clock=time.time)
+        if self._soc is not None:
+            self._soc.start()
+
+    def _open_inside(self, stack: AsyncExitStack) -> None:
+        config = self.config
+        self._policy = PolicyAdmin(
+            config.policy.dir,
+            lambda: self.bus.policy,
+            self._apply_policy,
+            self.bus.find,
+            named="policy.dir" in changed(config),
+        )
+        services = {**self._policy.services(), **self._guests.services(), **self._keys.services()}
+        self._inside = Inside(self.bus, self._pump, services, self._report)
+        stack.push_async_callback(self._inside.close)
+
+    def _report(self, name: str, /, **fields: Any) -> None:
+        """Log what the edge has to say: a fault of someone's, as often as is useful, or news."""
+        if name in NEWS:
+            event(_log, logging.INFO, name, **fields)
+        else:
+            self._faults.fault(name, **fields)
+
+    def _apply_policy(self, policy: Policy) -> int:
+        withdrawn = self.bus.apply_policy(policy, clock())
+        facts = {"policy": policy.source, "digest": policy.digest, "withdrawn": withdrawn}
+        self.bus.audit.system("policy-applied", facts, clock())
+        event(_log, logging.INFO, "policy-applied", **facts)
+        self._pump.wake()
+        return withdrawn
+
     async def stop(self) -> None:
         """Let nobody in, tell everyone, let calls in flight finish within the grace, and close everything."""
         grace = self.config.drain.grace_seconds
         self._state = State.DRAINING
         self._acceptor.stop()
+        self._guests.stop()
+        if self._soc is not None:
+            self._soc.stop()
         remove_socket(self._run_dir.socket_path)
         self.bus.drain(grace)
         await self._pump.finish_calls(grace)
         await self._stop_workers()
         self.bus.shut(clock())
+        self.bus.audit.system("broker-stopped", {"software": self.bus.software}, clock())
         self._pump.wake()
         await self._resources.aclose()
         self._faults.flush()
@@ -135,6 +273,8 @@ class Node:
         addresses = {"host": self.url}
         if self._http is not None:
             addresses["http"] = self._http.url
+        if self._soc is not None:
+            addresses["soc"] = self._soc.url
         return NodeStatistics(
             node=self.config.node.name,
             version=__version__,
@@ -149,20 +289,26 @@ class Node:
             endpoints_limit=self.bus.quotas.endpoints,
             components={worker.name: _condition(worker) for worker in self._workers},
             bus=self.bus.statistics(),
+            throttled=self.bus.throttled(clock()),
+            policy=self._policy.statistics(),
             edge=self._edge_statistics(),
             lag=self._lag.statistics(),
             descriptors=self._descriptors,
             configured=changed(self.config),
+            audit=None if self._audit is None else self._audit.statistics(),
+            soc=None if self._soc is None else self._soc.statistics(),
         )
 
     def _edge_statistics(self) -> EdgeStatistics:
-        host = self._admission.statistics()
+        ways: list[AdmissionStatistics | CurveStatistics] = [self._host.statistics(), self._guests.statistics()]
+        if self._soc is not None:
+            ways.append(self._soc.statistics())
         none = dict.fromkeys(BOUNDARIES, 0)
         return EdgeStatistics(
-            accepted={**none, host.boundary: host.accepted},
-            refused={(host.boundary, reason): count for reason, count in host.refused.items()},
-            handshaking={**none, host.boundary: host.handshaking},
-            held_bytes=host.held_bytes,
+            accepted={**none, **{way.boundary: way.accepted for way in ways}},
+            refused={(way.boundary, reason): count for way in ways for reason, count in way.refused.items()},
+            handshaking={**none, **{way.boundary: way.handshaking for way in ways}},
+            held_bytes=sum(way.held_bytes for way in ways),
         )
 
     def _quotas(self) -> Quotas:
@@ -172,16 +318,21 @@ class Node:
             subscriptions=limits.subscriptions,
             services=limits.services,
             calls=limits.calls_in_flight,
-            held_calls=limits.calls_in_flight,
+            held_calls=2 * limits.calls_in_flight,
             outbox_bytes=limits.outbox_bytes,
             outbox_messages=limits.outbox_messages,
             max_payload=limits.max_payload,
             handshake_seconds=limits.handshake_seconds,
             frame_seconds=limits.frame_seconds,
             held_bytes=limits.held_bytes,
+            queued_bytes=limits.queued_bytes,
         )
 
 
 def _condition(worker: Worker) -> str:
     status = worker.statistics().status
     return f"running (pid {worker.pid})" if status is None else f"ended with status {status}"
+
+
+def _connects(rate: int) -> TokenBucket | None:
+    return TokenBucket(rate, rate) if rate else None

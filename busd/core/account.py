@@ -1,5 +1,6 @@
 """Who pays: a tenant, or a user of the host. What is used is charged to accounts, and so is what is done too fast."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -104,18 +105,20 @@ class Accounts:
     def enter(self, principal: Principal, now: float) -> Account:
         """The account that pays for ``principal``, for one connection."""
         name, rates = self._of(principal)
-        account = self._accounts.get(name)
-        if account is None:
-            account = self._accounts[name] = Account(name, rates=rates, now=now)
+        account = self._find(name, rates, now)
         account.sessions += 1
         return account
+
+    def own(self, now: float) -> Account:
+        """The account of the node itself."""
+        return self._find(OWNER, UNBOUNDED, now)
 
     def leave(self, account: Account, now: float) -> None:
         """One connection is gone. An account in debt is kept: to reconnect must not pay it."""
         account.sessions -= 1
         if len(self._accounts) > KEPT:
             for name, other in list(self._accounts.items()):
-                if not other.sessions and other.ready_at <= now:
+                if not other.sessions and other.ready_at <= now and name != OWNER:
                     del self._accounts[name]
 
     def charge(self, account: Account, resource: str, amount: int, now: float) -> None:
@@ -130,6 +133,16 @@ class Accounts:
         """Give ``amount`` back."""
         self.ledgers[resource].release(account.actor, amount)
         account.used[resource] -= amount
+
+    @property
+    def connected(self) -> int:
+        """How many accounts have a connection."""
+        return sum(account.sessions > 0 for account in self._accounts.values())
+
+    def throttled(self, now: float) -> dict[str, int]:
+        """How many accounts have overdrawn each rate at ``now``."""
+        debts = Counter(name for account in self._accounts.values() if account.paced for name in account.debts(now))
+        return {name: debts[name] for name in RATES}
 
     def describe(self, now: float, only: Account | None) -> list[dict[str, Any]]:
         """Each account: what it uses of what it may have, and what it does too fast."""
@@ -147,9 +160,15 @@ class Accounts:
     def charges(self, account: Account) -> Mapping[str, dict[str, int]]:
         """Used and limit of each shared resource."""
         return {
-            resource: {"used": account.used[resource], "limit": ledger.most(account.actor)}
+            resource: {"used": ledger.share(account.actor), "limit": ledger.most(account.actor)}
             for resource, ledger in self.ledgers.items()
         }
+
+    def _find(self, name: str, rates: Rates, now: float) -> Account:
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = Account(name, rates=rates, now=now)
+        return account
 
     def _of(self, principal: Principal) -> tuple[str, Rates]:
         if not principal.is_node:

@@ -93,7 +93,7 @@ class Bus:
         self._relay = Relay()
         self._accounts = Accounts(self.quotas, owners=owners, guest=guest_rates, user=user_rates)
         self._tenancy = Tenancy(policy, self.quotas)
-        self._gate = Gate(self.audit)
+        self._gate = Gate(self.audit, self._counters)
         self._calls = Calls(self._origin, self._accounts, self._counters, self._relay, self.alarm)
         self._decoder = Decoder()
         self._fanout = Fanout(self._tenancy, self._relay, self._decoder, self._origin)
@@ -149,7 +149,7 @@ class Bus:
     def attach_inside(self, pattern: str, now: float, link: object) -> Session:
         """The broker's own endpoint, which answers calls on ``pattern``. It is no endpoint of the census."""
         principal = Principal("host", NODE_TENANT, "host", 0)
-        session = self._open(principal, self._accounts.enter(principal, now), now, link)
+        session = self._open(principal, self._accounts.own(now), now, link)
         session.state = State.OPEN
         session.name = BROKER
         session.origin = self._origin
@@ -323,16 +323,24 @@ class Bus:
     def apply_policy(self, policy: Policy, now: float) -> int:
         """Decide by ``policy`` from now on. Returns how many subscriptions and offers to serve lost their right."""
         self._tenancy.apply(policy)
-        return sum(self._requests.withdraw(session) for session in list(self.census))
+        withdrawn = sum(self._requests.withdraw(session) for session in list(self.census))
+        self._counters.withdrawn += withdrawn
+        return withdrawn
 
     def accounts(self, session: Session, now: float) -> list[dict[str, Any]]:
         """Who pays for what, as far as ``session`` may see it: the node all accounts, a tenant its own."""
+        self._calls.settle()
         return self._accounts.describe(now, None if session.principal.is_node else session.account)
 
     @property
     def ledgers(self) -> Mapping[str, Ledger]:
         """What all share of the node's resources."""
+        self._calls.settle()
         return self._accounts.ledgers
+
+    def throttled(self, now: float) -> dict[str, int]:
+        """How many accounts have overdrawn each rate at ``now``."""
+        return self._accounts.throttled(now)
 
     def find(self, endpoint: str) -> Principal | None:
         """The principal of an attached endpoint."""
@@ -397,6 +405,14 @@ class Bus:
             endpoints=endpoints,
             subscriptions=sum(space.subscriptions for space in spaces),
             services=sum(space.services for space in spaces),
+            units={**dict.fromkeys(BOUNDARIES, 0), **self.units.by_boundary()},
+            accounts=self._accounts.connected,
+            used={
+                (resource, holder): used
+                for resource, ledger in self.ledgers.items()
+                for holder, used in (("node", ledger.owned), ("others", ledger.shared))
+            },
+            limits={resource: ledger.limit for resource, ledger in self.ledgers.items()},
             calls_in_flight=self._calls.in_flight,
             held_calls=self._calls.statistics().held,
             queued_messages=sum(session.outbox.messages for session in self._sessions),
@@ -410,6 +426,8 @@ class Bus:
             calls=dict(counters.calls),
             refusals=dict(counters.refusals),
             quota_rejections=dict(counters.quota_rejections),
+            denials=dict(counters.denials),
+            withdrawn_rights=counters.withdrawn,
             skipped_envelopes=counters.skipped,
             route_cache_entries=sum(space.cached_subjects for space in spaces),
             route_cache_misses=sum(space.cache_misses for space in spaces),

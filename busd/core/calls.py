@@ -173,6 +173,11 @@ class Calls:
         data = envelope.reply(id, Status.DENIED, None, envelope.pack(error.body()))
         caller.outbox.put_control(self._origin, data)
 
+    def settle(self) -> None:
+        """Bring what the owner's calls take of the shared ones up to date: they are not charged one by one."""
+        ledger = self._accounts.ledgers["calls"]
+        ledger.owned = max(0, len(self._held) - ledger.shared)
+
     def statistics(self) -> CallsStatistics:
         """Figures of all calls."""
         return CallsStatistics(in_flight=self.in_flight, held=len(self._held))
@@ -200,8 +205,7 @@ class Calls:
         try:
             if not tenants.charge(None if account is responder.account else account):
                 self._refuse_share(account.name, tenants, account, responder, now)
-            ledger = self._accounts.ledgers["calls"]
-            ledger.owned = max(0, len(self._held) - ledger.shared)
+            self.settle()
             try:
                 self._accounts.charge(account, "calls", 1, now)
             except BusError:

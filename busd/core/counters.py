@@ -5,6 +5,7 @@ from collections import Counter
 from busd.core.histogram import Histogram
 from busd.core.principal import BOUNDARIES
 from busd.core.reasons import Departure, Drop
+from busd.core.rules import VERBS
 from busproto.envelope import OUTCOMES
 from busproto.errors import BusError, Code
 
@@ -17,6 +18,7 @@ class Counters:
         "calls",
         "delivered_bytes",
         "delivered_messages",
+        "denials",
         "departures",
         "dropped",
         "quota_rejections",
@@ -24,6 +26,7 @@ class Counters:
         "received_messages",
         "refusals",
         "skipped",
+        "withdrawn",
     )
 
     def __init__(self) -> None:
@@ -37,6 +40,10 @@ class Counters:
         """By boundary and reason."""
         self.calls = dict.fromkeys(OUTCOMES.values(), 0)
         """Calls ended, by outcome."""
+        self.denials = dict.fromkeys(VERBS, 0)
+        """Requests that policy did not allow, by verb."""
+        self.withdrawn = 0
+        """Subscriptions and offers to serve that ended because their right was taken back."""
         self.refusals: Counter[str] = Counter()
         """Envelopes refused, by name of the error."""
         self.quota_rejections: Counter[str] = Counter()

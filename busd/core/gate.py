@@ -1,14 +1,18 @@
 """Where the policy is asked: once for each identity and subject, and whoever is turned away pays for the asking."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from busd.core.call import Call
+from busd.core.counters import Counters
 from busd.core.policy import Decision
 from busd.core.principal import Principal
 from busd.core.session import Session
 from busd.core.space import SHOWN, Plan
 from busproto.errors import BusError, Code
 from busproto.subjects import check_subject, is_reserved
+
+BY_DESIGN: Final = "by design"
+"""In place of a rule: no policy can allow it."""
 
 
 class Trail(Protocol):
@@ -24,10 +28,11 @@ class Trail(Protocol):
 class Gate:
     """Decides by the rights of the identity that asks, and keeps what is allowed in its view."""
 
-    __slots__ = ("_trail",)
+    __slots__ = ("_counters", "_trail")
 
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: Trail, counters: Counters) -> None:
         self._trail = trail
+        self._counters = counters
 
     def subject(self, session: Session, verb: str, subject: str, now: float) -> None:
         """Raise BusError 3004 unless ``session`` may do ``verb`` on ``subject`` (valid)."""
@@ -45,7 +50,7 @@ class Gate:
             raise BusError(Code.SUBJECT_RESERVED, subject=subject)
         if view.space.node is None and subject.startswith(f"{SHOWN}."):
             reason = f"under {SHOWN}. the node sees what tenants show it; nobody else publishes there"
-            raise BusError(Code.DENIED, action="publish", subject=subject, reason=reason)
+            raise self._deny(session, session, "publish", subject, BY_DESIGN, reason, now)
         self.subject(session, "publish", subject, now)
         plan = view.space.plan(subject)
         view.plans.put(subject, plan)
@@ -69,7 +74,7 @@ class Gate:
         call = session.held.get(held) if isinstance(held, int) else None
         if call is None or call.first.closing:
             reason = "it is on behalf of a call that this endpoint does not hold"
-            raise BusError(Code.DENIED, action="call", subject=subject, reason=reason)
+            raise self._deny(session, session, "call", subject, BY_DESIGN, reason, now)
         first = call.first
         delegated = first.view.delegated
         if subject not in delegated.decisions:
@@ -80,10 +85,16 @@ class Gate:
 
     def _pass(self, asking: Session, session: Session, verb: str, subject: str, decision: Decision, now: float) -> None:
         """Let a request of ``asking`` through, or turn it away: ``session`` is whose rights decide."""
-        if decision.allowed:
-            return
+        if not decision.allowed:
+            raise self._deny(asking, session, verb, subject, decision.where, decision.reason, now)
+
+    def _deny(
+        self, asking: Session, session: Session, verb: str, subject: str, where: str, reason: str, now: float
+    ) -> BusError:
+        """Count a denial, write it down, and have who asked pay for it; the error to raise."""
+        self._counters.denials[verb] += 1
         if asking.account.denials is not None:
             asking.account.denials.spend(1, now)
-        self._trail.denied(session.principal, session.name, verb, subject, decision.where, decision.reason, now)
+        self._trail.denied(session.principal, session.name, verb, subject, where, reason, now)
         whose = "" if session is asking else f" for {session.name}"
-        raise BusError(Code.DENIED, action=f"{verb}{whose}", subject=subject, reason=decision.reason)
+        return BusError(Code.DENIED, action=f"{verb}{whose}", subject=subject, reason=reason)

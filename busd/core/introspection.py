@@ -129,7 +129,7 @@ def explain(bus: "Bus", session: Session, request: Any, now: float) -> dict[str,
         raise fields.error("verb must be publish or call")
     decision = session.view.rights.decide(verb, subject)
     outcome = _explain_publish(space, subject) if verb == "publish" else _explain_call(bus, space, subject)
-    if not decision.allowed:
+    if not decision.allowed and not is_reserved(subject):
         outcome = {"receivers": [], "groups": [], "reason": f"denied: {decision.reason}"}
     return {
         "subject": subject,
@@ -188,7 +188,7 @@ def _explain_call(bus: "Bus", space: Space, subject: str) -> dict[str, Any]:
         }
         for group in space.groups_for(subject)
     ]
-    if subject in SERVICES:
+    if subject in SERVICES or (groups and is_reserved(subject)):
         reason = "the broker answers this itself"
     elif is_reserved(subject):
         reason = "the broker has no such service"

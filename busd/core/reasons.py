@@ -42,6 +42,8 @@ class Departure(StrEnum):
     """It kept asking and did not read the answers."""
     LEASE_EXPIRED = "lease-expired"
     """Nothing came from it any more, on a transport that does not say when a peer is gone."""
+    TOO_FAST = "too-fast"
+    """It kept on beyond its rates, on a link that cannot be read more slowly."""
     UNIT_REMOVED = "unit-removed"
     """Its unit was taken off the node."""
     SHUTDOWN = "shutdown"

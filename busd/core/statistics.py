@@ -28,6 +28,14 @@ class BusStatistics:
     """Standing subscriptions."""
     services: int
     """Standing offers to serve."""
+    units: Mapping[str, int]
+    """Units that may attach, by boundary."""
+    accounts: int
+    """Payers with a connection: the node itself, tenants, and users of the host whom the node does not belong to."""
+    used: Mapping[tuple[str, str], int]
+    """What is used of each shared resource, by resource and holder: ``node`` itself, or ``others``."""
+    limits: Mapping[str, int]
+    """How much there is of each shared resource."""
     calls_in_flight: int
     """Calls without a final reply."""
     held_calls: int
@@ -54,6 +62,10 @@ class BusStatistics:
     """Envelopes refused, by name of the error."""
     quota_rejections: Mapping[str, int]
     """Requests refused because a quota was used up, by quota."""
+    denials: Mapping[str, int]
+    """Requests that policy did not allow, by verb."""
+    withdrawn_rights: int
+    """Subscriptions and offers to serve that ended because policy was changed."""
     skipped_envelopes: int
     """Envelopes of unknown kinds that may be skipped."""
     route_cache_entries: int

@@ -1,5 +1,6 @@
 """Units: what is added to the node and torn down whole, each with a generation that fences its former lives out."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -114,6 +115,10 @@ class Units:
         if len(self._last) > REMEMBERED:
             del self._last[next(iter(self._last))]
 
+    def next_generation(self, name: str) -> int:
+        """The number of the next life of ``name``, as far as is remembered."""
+        return self._last.get(name, 0) + 1
+
     def remove(self, name: str) -> Unit:
         """Let ``name`` attach no more. Raises BusError 3009 if there is no such unit."""
         unit = self._units.pop(name, None)
@@ -135,6 +140,10 @@ class Units:
         ):
             reason = f"generation {principal.generation} is over; generation {unit.generation} stands"
             raise BusError(Code.UNIT_UNKNOWN, unit=principal.unit, reason=reason)
+
+    def by_boundary(self) -> dict[str, int]:
+        """How many stand, by the boundary that they attach from."""
+        return Counter(unit.boundary for unit in self._units.values())
 
     def __len__(self) -> int:
         return len(self._units)

@@ -4,9 +4,10 @@ import asyncio
 import errno
 import os
 import socket
-from typing import Final
+from typing import Any, Final, Protocol
 
-from busd.edge.admission import Admission, Refusal
+from busd.core.tokenbucket import TokenBucket
+from busd.edge.admission import Refusal
 from busd.edge.pump import clock
 
 BACKLOG: Final = 4096
@@ -22,10 +23,24 @@ _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, e
 _PEER_GONE: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR})
 
 
+class Gate(Protocol):
+    """What the acceptor needs of an admission, or of whatever finds the right one for each connection."""
+
+    @property
+    def connects(self) -> TokenBucket | None:
+        """How fast connections may come."""
+
+    def admit(self, peer: socket.socket) -> bool:
+        """Give ``peer`` a session; close it and return False if it may have none."""
+
+    def refuse(self, reason: Refusal, **fields: Any) -> None:
+        """Count and report a connection that did not come as far as ``admit``."""
+
+
 class Acceptor:
     """One listening stream socket; who comes through it is for its admission to judge."""
 
-    def __init__(self, listener: socket.socket, admission: Admission) -> None:
+    def __init__(self, listener: socket.socket, admission: Gate) -> None:
         """``listener`` listens and does not block."""
         self._listener = listener
         self._admission = admission
@@ -50,7 +65,8 @@ class Acceptor:
     def refuse_waiting(self) -> int:
         """Accept and close what waits in the kernel, so that it can never be taken for someone who comes later."""
         refused = 0
-        while self._listening:
+        # No more than may wait: a peer that keeps connecting must not keep the loop here.
+        while self._listening and refused < BACKLOG:
             try:
                 self._listener.accept()[0].close()
             except OSError:

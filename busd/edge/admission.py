@@ -30,6 +30,8 @@ class Refusal(StrEnum):
     """The kernel did not say who the peer is."""
     UNIT = "unit"
     """The peer is not of the life of a unit that stands."""
+    RATE = "rate"
+    """Connections of this unit came faster than they may, where they cannot be left waiting in the kernel."""
     DRAINING = "draining"
     """The node is going away."""
 
@@ -137,6 +139,10 @@ class Admission:
         """Cut every connection."""
         for connection in list(self._connections):
             connection.abort()
+
+    async def emptied(self) -> None:
+        """Wait until no connection is open."""
+        await self._empty.wait()
 
     async def close(self, seconds: float) -> None:
         """Wait until every connection is gone; those that are left after ``seconds`` are cut."""

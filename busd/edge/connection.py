@@ -20,6 +20,9 @@ outbox, where it is charged and can be conflated. At 0 uvloop also writes at onc
 STEP_BYTES: Final = 4096
 """Bytes that one step looks for frames in: 800 of the smallest take 0.25 ms."""
 
+FREE_BYTES: Final = 16 * 1024
+"""What a connection may have read and waiting without being charged: as much as its objects take."""
+
 STEP_SECONDS: Final = 100e-6
 """How long one step goes on with further frames."""
 
@@ -148,8 +151,6 @@ class Connection(asyncio.Protocol):
         if session.closing:
             self._drop_waiting()
         if session.rest is not None or self._frames or self._data:
-            if not session.kept_bytes:
-                bus.keep(session, len(self._data) + sum(map(len, self._frames)), now)
             return True
         if session.kept_bytes:
             bus.keep(session, 0, now)
@@ -163,6 +164,9 @@ class Connection(asyncio.Protocol):
         """Let what has come wait for its turn, and read no more meanwhile."""
         if self._transport is not None:
             self._transport.pause_reading()
+        size = len(self._data) + sum(map(len, self._frames))
+        if size > FREE_BYTES:
+            self._pump.bus.keep(self.session, size, clock())
         if not self._waiting:
             self._waiting = True
             self._pump.turns.offer(self)
@@ -221,6 +225,12 @@ class Connection(asyncio.Protocol):
             self._reader = _LargeFrameReader(self, self._zmtp)
             self._switch(self._reader)
 
+    def advance_large_frame(self) -> None:
+        """More of the large frame has come. Reading it takes turns too."""
+        self.charge_held()
+        if self.session.account.paced:
+            self._wait()
+
     def finish_large_frame(self, frames: list[bytes]) -> None:
         """The large frame is complete (``frames`` holds it): read as usual again."""
         self._reader = None
@@ -261,7 +271,7 @@ class _LargeFrameReader(asyncio.BufferedProtocol):
         if frames:
             self._connection.finish_large_frame(frames)
         else:
-            self._connection.charge_held()
+            self._connection.advance_large_frame()
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()

@@ -14,7 +14,8 @@ from typing import Final, Protocol
 from busd.core.bus import Bus
 from busd.core.reasons import Departure
 from busd.core.session import Session
-from busproto.errors import BusError
+from busd.edge.turns import TURN_SECONDS, Turns
+from busproto.errors import BusError, Code
 
 clock: Final[Callable[[], float]] = time.monotonic
 """The bus's clock. The same one as asyncio's and uvloop's own, but finer than uvloop's millisecond."""
@@ -22,6 +23,10 @@ clock: Final[Callable[[], float]] = time.monotonic
 
 BUSY_GAP_SECONDS: Final = 150e-6
 """Frames that come closer together than this have someone waiting for the next one."""
+
+
+AHEAD_SECONDS: Final = 1.0
+"""How far ahead of its rates an account may be on a link that cannot be read more slowly."""
 
 
 class Link(Protocol):
@@ -39,7 +44,18 @@ class Pump:
     other (Linux does the same for sockets, net.core.busy_poll). A quiet bus sleeps.
     """
 
-    __slots__ = ("_busy_poll", "_due", "_finished", "_last", "_loop", "_polling", "_scheduled", "_timer", "bus")
+    __slots__ = (
+        "_busy_poll",
+        "_due",
+        "_finished",
+        "_last",
+        "_loop",
+        "_polling",
+        "_scheduled",
+        "_timer",
+        "bus",
+        "turns",
+    )
 
     def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop, busy_poll: float = 0.0) -> None:
         self.bus = bus
@@ -51,6 +67,8 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
         self._finished: asyncio.Event | None = None
+        self.turns = Turns(loop, clock, self._finish_turn)
+        """Who else has work to be done, in turns."""
 
     def receive(self, session: Session, frames: list[bytes]) -> None:
         """``session`` sent ``frames``."""
@@ -58,13 +76,23 @@ class Pump:
         receive = self.bus.receive
         for frame in frames:
             receive(session, frame, now)
+        if session.account.paced:
+            self._police(session, now)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        if not self._polling and now - self._last < BUSY_GAP_SECONDS and self._busy_poll:
-            self._polling = True
-            self._loop.call_soon(self._poll)
-        self._last = now
+        self._poll_soon(now)
+
+    def _police(self, session: Session, now: float) -> None:
+        """One whose link cannot be read more slowly (CURVE) ends when it is too far ahead of what it may do."""
+        account = session.account
+        end = clock()
+        if account.loop is not None:
+            account.loop.spend(end - now, end)
+        if account.ready_at - end > AHEAD_SECONDS:
+            ahead = account.ready_at - end
+            reason = f"{account.name} is {ahead:.1f} s ahead of its rates: {', '.join(account.debts(end))}"
+            self.bus.end(session, BusError(Code.TOO_FAST, reason=reason), Departure.TOO_FAST, end)
 
     def refuse(self, session: Session, error: BusError) -> None:
         """``session`` broke a rule below the envelopes."""
@@ -98,10 +126,18 @@ class Pump:
             pass
 
     def stop(self) -> None:
-        """Watch no more deadlines."""
+        """Watch no more deadlines, and give no more turns."""
+        self.turns.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _poll_soon(self, now: float) -> None:
+        """Something came: if that was soon after the last time, look for the next before sleeping."""
+        if not self._polling and now - self._last < BUSY_GAP_SECONDS and self._busy_poll:
+            self._polling = True
+            self._loop.call_soon(self._poll)
+        self._last = now
 
     def _poll(self) -> None:
         """Keep the loop from sleeping: while a callback waits, it only looks whether something has come."""
@@ -110,15 +146,43 @@ class Pump:
         else:
             self._polling = False
 
+    def _finish_turn(self) -> None:
+        """Others had their turn: write what that made ready."""
+        self._poll_soon(clock())
+        if not self._scheduled:
+            self._flush()
+
     def _flush(self) -> None:
         self._scheduled = False
+        others = []
         for session in self.bus.ready():
+            if session.account.loop is not None:
+                others.append(session)
+                continue
             link: Link = session.link  # type: ignore[assignment]
             link.flush()
+        if others:
+            self._flush_others(others)
         if self._finished is not None and not self.bus.calls_in_flight:
             self._finished.set()
         if self.bus.alarm.at < self._due:
             self._arm()
+
+    def _flush_others(self, sessions: list[Session]) -> None:
+        """Write to whom the node does not belong: their own time, and no more of it in one turn than for reading."""
+        begin = clock()
+        end = begin + TURN_SECONDS
+        for index, session in enumerate(sessions):
+            link: Link = session.link  # type: ignore[assignment]
+            link.flush()
+            now = clock()
+            if session.account.loop is not None:
+                session.account.loop.spend(now - begin, now)
+            begin = now
+            if now > end:
+                self.bus.put_off(sessions[index + 1 :])
+                self.wake()
+                return
 
     def _arm(self) -> None:
         """Set the timer for the next deadline, if that is earlier than the one it is set for."""

@@ -1,20 +1,30 @@
-"""Addresses that operators' HTTP may listen on: loopback TCP, a unix socket, or nothing.
+"""Addresses that a node may listen on.
 
-Nothing else can be expressed: metrics and health need no authentication only because this machine alone reaches them
-(the NATS monitoring port binds 0.0.0.0 by default and its documentation has to warn of it).
+For operators' HTTP: loopback TCP, a unix socket, or nothing. Nothing else can be expressed: metrics and health need no
+authentication only because this machine alone reaches them (the NATS monitoring port binds 0.0.0.0 by default and its
+documentation has to warn of it). For peers of the network, who are known by their keys: any address, or nothing.
 """
 
 import ipaddress
 from typing import Final, NamedTuple
 
-__all__ = ["OFF", "Listen", "Off", "TcpAddress", "UnixAddress", "is_loopback", "parse_listen"]
+__all__ = [
+    "OFF",
+    "Listen",
+    "Off",
+    "TcpAddress",
+    "UnixAddress",
+    "is_loopback",
+    "parse_listen",
+    "parse_network",
+]
 
 
 class TcpAddress(NamedTuple):
-    """Loopback TCP."""
+    """TCP."""
 
     host: str
-    """127.0.0.0/8 or ::1, as an address."""
+    """An IPv4 or IPv6 address; of HTTP it is one of 127.0.0.0/8, or ::1."""
     port: int
     """0 lets the kernel choose."""
 
@@ -91,3 +101,25 @@ def parse_listen(text: str) -> Listen:
             "(127.0.0.1, [::1], or unix:///path behind a proxy of your own)"
         )
     return TcpAddress("127.0.0.1" if host.lower() == "localhost" else host, int(port))
+
+
+def parse_network(text: str) -> TcpAddress | Off:
+    """Read ``IPV4:PORT``, ``[IPV6]:PORT`` or ``off``, for a listener that knows by keys who comes.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text == "off":
+        return OFF
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"'{text:.128}' has no port from 0 to 65535; write 192.0.2.1:5670, [::1]:5670 or off")
+    in_brackets = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if in_brackets else host)
+    except ValueError:
+        reason = "is not an address of this machine; a name could come to mean another one"
+        raise ValueError(f"'{host:.128}' {reason} (0.0.0.0 or [::] for all of them)") from None
+    if in_brackets != (address.version == 6):
+        raise ValueError(f"'{text:.128}': write an IPv6 address, and no other, in brackets, as in [::1]:5670")
+    return TcpAddress(str(address), int(port))

@@ -56,6 +56,8 @@ class AuditStatistics:
     """Its hash. ``seq:head``, noted elsewhere, is what `bus audit verify --last` takes."""
     records: int
     """Records written."""
+    bytes: int
+    """Their bytes."""
     queued: int
     """Records that wait to be written."""
     lost: int
@@ -198,6 +200,7 @@ class AuditFile:
             seq=self._folder.end.seq,
             head=self._folder.end.hash,
             records=self._written,
+            bytes=self._folder.written,
             queued=len(self._queue) + self._in_hand,
             lost=self._lost,
             failures=self._failures,

@@ -80,6 +80,8 @@ class AuditFolder:
         """The last record that is written and synced."""
         self.files = 0
         """Files of the log."""
+        self.written = 0
+        """Bytes that were written and synced."""
 
     def open(self) -> list[Record]:
         """Claim the folder and find the end of its log. Returns what is to be recorded first.
@@ -128,6 +130,7 @@ class AuditFolder:
         except OSError:
             self._chain.seq, self._chain.head = self.end
             raise
+        self.written += size - self._size
         self._size = size
         self.end = Anchor(self._chain.seq, self._chain.head)
         self._delete_doomed()

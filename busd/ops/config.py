@@ -39,7 +39,14 @@ _SERVICE_LINK: Final = re.compile(
 """Variables that Kubernetes puts into every pod when a Service is called busd or busd-*. Not ours."""
 
 _TESTS: Final = frozenset(
-    {"BUSD_REQUIRE_ALL", "BUSD_FUZZ_SECONDS", "BUSD_FUZZ_SEED", "BUSD_MODEL_EXAMPLES", "BUSD_MODEL_STEPS"}
+    {
+        "BUSD_REQUIRE_ALL",
+        "BUSD_FUZZ_SECONDS",
+        "BUSD_FUZZ_SEED",
+        "BUSD_MODEL_EXAMPLES",
+        "BUSD_MODEL_STEPS",
+        "BUSD_SOAK_SECONDS",
+    }
 )
 """Variables of the project's tests, which start real nodes in their own environment. No keys."""
 
@@ -101,8 +108,10 @@ def resolve(settings: Iterable[Setting], environ: Mapping[str, str] | None = Non
         except ValueError as error:
             raise _invalid(name, origin, str(error)) from None
         origins[name] = origin
-    if origins["audit.dir"] == DEFAULT and values["run_dir"] != KEYS["run_dir"].default_value(environ):
-        values["audit.dir"] = values["run_dir"] / "audit"
+    if values["run_dir"] != KEYS["run_dir"].default_value(environ):
+        for name, folder in (("audit.dir", "audit"), ("soc.keys_dir", "keys")):
+            if origins[name] == DEFAULT:
+                values[name] = values["run_dir"] / folder
     _check_together(values, origins)
     return assemble(values, origins)
 

@@ -11,7 +11,7 @@ in. The folder holds who may attach, so nobody but its owner may even look into 
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,22 +21,10 @@ from busd.core.enrolment import Enrolment
 from busproto.errors import BusError, Code
 from busproto.z85 import decode_key, encode_key
 
-__all__ = ["KeyFolder", "default_keys_dir"]
+__all__ = ["KeyFolder"]
 
 FILE_BYTES: Final = 4096
 """The largest file that is read: an enrolment has some 300 bytes."""
-
-
-def default_keys_dir(environ: Mapping[str, str], uid: int | None = None) -> Path:
-    """/var/lib/busd/keys for root; $XDG_STATE_HOME/busd/keys else, or ~/.local/state where that is not set."""
-    uid = os.geteuid() if uid is None else uid
-    if uid == 0:
-        return Path("/var/lib/busd/keys")
-    state = environ.get("XDG_STATE_HOME", "")
-    if not state.startswith("/"):
-        home = environ.get("HOME", "")
-        state = f"{home}/.local/state" if home.startswith("/") else f"/tmp/busd-{uid}"
-    return Path(state, "busd", "keys")
 
 
 class KeyFolder:

@@ -16,11 +16,23 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast, get_type_hints
 
-from busd.ops.address import Listen, TcpAddress
-from busd.ops.kinds import Choice, Count, Kind, ListenAddress, Name, Names, Place, PlaceOrOff, Seconds, Size
+from busd.ops.address import OFF, Listen, Off, TcpAddress
+from busd.ops.kinds import (
+    Choice,
+    Count,
+    Kind,
+    ListenAddress,
+    Name,
+    Names,
+    NetworkAddress,
+    Place,
+    PlaceOrOff,
+    Seconds,
+    Size,
+)
 from busd.ops.policyfolder import default_policy_dir
 from busd.ops.rundir import default_run_dir
-from busd.ops.statedir import default_audit_dir
+from busd.ops.statedir import default_audit_dir, default_keys_dir
 from busproto import limits
 
 __all__ = [
@@ -37,6 +49,7 @@ __all__ = [
     "NodeKeys",
     "Origin",
     "PolicyKeys",
+    "SocKeys",
     "Tenants",
 ]
 
@@ -379,6 +392,31 @@ class GuestKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class SocKeys:
+    """[soc]"""
+
+    listen: TcpAddress | Off = key(  # noqa: RUF009 - declares a field
+        NetworkAddress(),
+        OFF,
+        "Where cards and other peers of the network attach, over TCP with CURVE: address and port, 5670 where there is "
+        "no reason for another. Only enrolled keys get in (bus keys). off: nothing listens.",
+        "A node without configuration opens nothing to the network.",
+    )
+    keys_dir: Path = key(  # noqa: RUF009 - declares a field
+        Place(),
+        Computed(
+            "/var/lib/busd/keys for root, else $XDG_STATE_HOME/busd/keys (~/.local/state); <run_dir>/keys if run_dir "
+            "was set",
+            Path("/var/lib/busd/keys"),
+            default_keys_dir,
+        ),
+        "Folder of the broker's own key pair and of the enrolled keys, for this user alone. Made when it is needed.",
+        "On disk, because cards know the broker by its key. A node with a run directory of its own must not meet "
+        "another one's keys.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """[drain]"""
 
@@ -435,6 +473,7 @@ class Config:
     limits: Limits
     tenants: Tenants
     guests: GuestKeys
+    soc: SocKeys
     policy: PolicyKeys
     audit: AuditKeys
     drain: Drain

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from busd.ops.address import Listen, parse_listen
+from busd.ops.address import Listen, Off, TcpAddress, parse_listen, parse_network
 
 __all__ = [
     "Choice",
@@ -17,6 +17,7 @@ __all__ = [
     "ListenAddress",
     "Name",
     "Names",
+    "NetworkAddress",
     "Place",
     "PlaceOrOff",
     "Seconds",
@@ -260,4 +261,17 @@ class ListenAddress:
         return parse_listen(_string(raw, self.takes))
 
     def show(self, value: Listen) -> str:
+        return toml_string(str(value))
+
+
+class NetworkAddress:
+    """Where to listen for peers of the network, who are known by their keys."""
+
+    metavar = "ADDRESS"
+    takes = 'an address of this machine with a port ("192.0.2.1:5670", "[::1]:0"), or "off"'
+
+    def read(self, raw: object, *, text: bool) -> TcpAddress | Off:
+        return parse_network(_string(raw, self.takes))
+
+    def show(self, value: TcpAddress | Off) -> str:
         return toml_string(str(value))

@@ -19,28 +19,41 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from busd.core.account import RATES
 from busd.core.principal import BOUNDARIES
-from busd.core.quotas import COUNTED
+from busd.core.quotas import COUNTED, SHARED
 from busd.core.reasons import Departure, Drop
+from busd.core.rules import VERBS
 from busd.core.statistics import HistogramStatistics
+from busd.ops.policyadmin import RELOADS
 from busd.ops.status import NodeStatistics, Observed, State
 from busproto.envelope import OUTCOMES
 from busproto.errors import ENTRIES
 
 __all__ = ["DOMAINS", "FAMILIES", "Metrics"]
 
-Figures = int | float | Mapping[Any, int] | HistogramStatistics
+Figures = int | float | Mapping[Any, int] | HistogramStatistics | None
+"""None: this node has no such part, and so no sample."""
 
 DOMAINS: Final[Mapping[str, tuple[str, ...]]] = {
     "boundary": BOUNDARIES,
     "drop": tuple(Drop),
     "departure": tuple(Departure),
-    "refusal": ("descriptors", "endpoints", "user", "identity", "unit", "draining"),
+    "refusal": (
+        *("descriptors", "endpoints", "user", "identity", "unit", "rate", "draining"),
+        *("connections", "address", "silent", "held", "closed", "unproven"),
+    ),
     "outcome": tuple(OUTCOMES.values()),
     "error": tuple(entry.name for entry in ENTRIES.values() if entry.blame in ("peer", "caller", "capacity", "broker")),
     "resource": COUNTED,
+    "shared": SHARED,
+    "holder": ("node", "others"),
+    "rate": RATES,
+    "verb": VERBS,
+    "result": RELOADS,
 }
-"""Closed sets that label values come from. ``reason`` is a drop, departure, refusal or error."""
+"""Closed sets that label values come from. ``reason`` is a drop, departure, refusal or error; of refusals the second
+row is for TCP only. ``resource`` is a quota, or one of the ``shared``."""
 
 
 class Family(NamedTuple):
@@ -60,6 +73,9 @@ class Family(NamedTuple):
 BUILD_LABELS: Final = ("version", "protocol", "loop")
 """Labels of busd_build_info: fields of the node's statistics, one value each in a process's life."""
 
+LISTENING: Final = "listening"
+"""State of a SoC listener that is open."""
+
 _BOUNDARY: Final = {"boundary": "boundary"}
 
 FAMILIES: Final = (
@@ -69,6 +85,34 @@ FAMILIES: Final = (
     Family("busd_endpoints_limit", "gauge", "Endpoints that can be attached at once.", lambda s: s.endpoints_limit),
     Family("busd_subscriptions", "gauge", "Standing subscriptions.", lambda s: s.bus.subscriptions),
     Family("busd_services", "gauge", "Standing offers to serve.", lambda s: s.bus.services),
+    Family("busd_units", "gauge", "Units (VMs, containers, cards) that may attach.", lambda s: s.bus.units, _BOUNDARY),
+    Family(
+        "busd_accounts",
+        "gauge",
+        "Payers with a connection: the node itself, tenants, other users of the host.",
+        lambda s: s.bus.accounts,
+    ),
+    Family(
+        "busd_accounts_throttled",
+        "gauge",
+        "Accounts that are held up because they were faster than a rate allows, by rate.",
+        lambda s: s.throttled,
+        {"rate": "rate"},
+    ),
+    Family(
+        "busd_resource_used",
+        "gauge",
+        "What is used of each resource that all share, by the node itself and by all others together.",
+        lambda s: s.bus.used,
+        {"resource": "shared", "holder": "holder"},
+    ),
+    Family(
+        "busd_resource_limit",
+        "gauge",
+        "How much there is of each resource that all share.",
+        lambda s: s.bus.limits,
+        {"resource": "shared"},
+    ),
     Family("busd_calls_in_flight", "gauge", "Calls without a final reply.", lambda s: s.bus.calls_in_flight),
     Family(
         "busd_held_calls",
@@ -142,6 +186,34 @@ FAMILIES: Final = (
         {"resource": "resource"},
     ),
     Family(
+        "busd_denials_total",
+        "counter",
+        "Requests that policy did not allow, by verb.",
+        lambda s: s.bus.denials,
+        {"verb": "verb"},
+    ),
+    Family(
+        "busd_withdrawn_rights_total",
+        "counter",
+        "Subscriptions and offers to serve that ended because policy was changed.",
+        lambda s: s.bus.withdrawn_rights,
+    ),
+    Family("busd_policy_rules", "gauge", "Rules in effect.", lambda s: s.policy.current.rules),
+    Family("busd_policy_exports", "gauge", "Exports in effect.", lambda s: s.policy.current.exports),
+    Family(
+        "busd_policy_errors",
+        "gauge",
+        "Errors in the policy in effect. With any, it denies what comes after the first file that has one.",
+        lambda s: s.policy.current.errors,
+    ),
+    Family(
+        "busd_policy_reloads_total",
+        "counter",
+        "Reloads of the policy, by result. After one that failed, what was in effect still is.",
+        lambda s: s.policy.reloads,
+        {"result": "result"},
+    ),
+    Family(
         "busd_route_cache_entries",
         "gauge",
         "Subjects whose receivers are known without a look-up.",
@@ -182,6 +254,18 @@ FAMILIES: Final = (
         lambda s: s.audit.records if s.audit else 0,
     ),
     Family(
+        "busd_audit_bytes_total",
+        "counter",
+        "Bytes of the audit records written.",
+        lambda s: s.audit.bytes if s.audit else 0,
+    ),
+    Family(
+        "busd_audit_failures_total",
+        "counter",
+        "Attempts to write audit records that failed.",
+        lambda s: s.audit.failures if s.audit else 0,
+    ),
+    Family(
         "busd_audit_records_lost_total",
         "counter",
         "Audit records that there was no room for while they could not be written.",
@@ -198,6 +282,54 @@ FAMILIES: Final = (
         "gauge",
         "1 while audit records cannot be written.",
         lambda s: int(bool(s.audit and s.audit.error)),
+    ),
+    Family(
+        "busd_soc_listening",
+        "gauge",
+        "1 while the SoC listener lets keys in; 0 once it has closed, as it does when its ZAP handler does not answer.",
+        lambda s: int(s.soc.state == LISTENING) if s.soc else None,
+    ),
+    Family(
+        "busd_soc_handshakes_failed_total",
+        "counter",
+        "Handshakes at the SoC listener that failed: no CURVE, a wrong server key, a key not enrolled, or not in time.",
+        lambda s: s.soc.unproven if s.soc else None,
+    ),
+    Family(
+        "busd_soc_keys_asked_total",
+        "counter",
+        "Keys that the ZAP handler was asked about.",
+        lambda s: s.soc.zap.requests if s.soc else None,
+    ),
+    Family(
+        "busd_soc_keys_denied_total",
+        "counter",
+        "Keys that the ZAP handler did not let in.",
+        lambda s: s.soc.zap.denied if s.soc else None,
+    ),
+    Family(
+        "busd_soc_questions_malformed_total",
+        "counter",
+        "Questions to the ZAP handler that were not as RFC 27 has them, or could not be decided; denied too.",
+        lambda s: s.soc.zap.malformed if s.soc else None,
+    ),
+    Family(
+        "busd_soc_lease_expiries_total",
+        "counter",
+        "Sessions of cards that ended because nothing came any more.",
+        lambda s: s.soc.lease_expiries if s.soc else None,
+    ),
+    Family(
+        "busd_soc_discarded_messages_total",
+        "counter",
+        "Messages, and parts of messages, from cards that were dropped: cut off, or more than one part.",
+        lambda s: s.soc.discarded if s.soc else None,
+    ),
+    Family(
+        "busd_soc_late_wakeups_total",
+        "counter",
+        "Times that a message waited at the SoC listener and libzmq had not said so.",
+        lambda s: s.soc.late_wakeups if s.soc else None,
     ),
     Family(
         "busd_loop_lag_seconds",
@@ -236,10 +368,12 @@ class _NodeCollector(Collector):
         info.add_metric([str(getattr(statistics, label)) for label in BUILD_LABELS], 1)
         yield info
         for family in FAMILIES:
-            yield _family(family, family.read(statistics))
+            figures = family.read(statistics)
+            if figures is not None:
+                yield _family(family, figures)
 
 
-def _family(family: Family, figures: Figures) -> Metric:
+def _family(family: Family, figures: int | float | Mapping[Any, int] | HistogramStatistics) -> Metric:
     if isinstance(figures, HistogramStatistics):
         buckets = [(repr(bound), float(count)) for bound, count in zip(figures.bounds, figures.counts, strict=True)]
         return HistogramMetricFamily(

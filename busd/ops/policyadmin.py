@@ -2,18 +2,34 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from busd.core.explanation import check_question, explain, principal_of
 from busd.core.introspection import Request
-from busd.core.policy import Policy, parse
+from busd.core.policy import Policy, PolicyStatistics, parse
 from busd.core.principal import Principal
 from busd.ops.policyfolder import BUILT_IN, load_policy
 from busproto.errors import BusError, Code
 
-__all__ = ["PolicyAdmin", "read_policy"]
+__all__ = ["RELOADS", "PolicyAdmin", "PolicyAdminStatistics", "read_policy"]
+
+RELOADS: Final = ("ok", "failed")
+"""What came of a reload; after one that failed, what was in effect still is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAdminStatistics:
+    """The policy of a node, and what was asked of it."""
+
+    source: str
+    """Where it was read from: a folder, or ``built-in``."""
+    current: PolicyStatistics
+    """What is in effect."""
+    reloads: Mapping[str, int]
+    """Reloads since the node started, by ``RELOADS``."""
 
 
 def read_policy(folder: Path, *, named: bool = False) -> Policy:
@@ -52,6 +68,7 @@ class PolicyAdmin:
         self._find = find
         self._named = named
         self._lock = asyncio.Lock()
+        self._reloads = dict.fromkeys(RELOADS, 0)
 
     async def reload(self, request: Request, caller: Principal) -> dict[str, Any]:
         """Take the policy that is on disk, whole, or leave everything as it is.
@@ -61,13 +78,12 @@ class PolicyAdmin:
         """
         async with self._lock:  # two at once must not end with the older one in effect
             try:
-                policy = await asyncio.to_thread(read_policy, self._folder, named=self._named)
-            except OSError as error:
-                raise _kept(f"{self._folder}: {error.strerror or error}") from None
-            policy.require_valid()
-            if policy.source == BUILT_IN and self._current().source != BUILT_IN:
-                raise _kept(f"{self._folder} is gone, and the built-in set may allow more than it did")
+                policy = await self._read()
+            except BusError:
+                self._reloads["failed"] += 1
+                raise
             withdrawn = self._apply(policy)
+            self._reloads["ok"] += 1
         return {**_outline(policy), "withdrawn": withdrawn}
 
     async def show(self, request: Request, caller: Principal) -> dict[str, Any]:
@@ -101,6 +117,22 @@ class PolicyAdmin:
         if principal is None:
             raise request.error(f"no endpoint is called {(endpoint or '')[:80]!a}")
         return explain(policy, principal, verb, subject).describe()
+
+    async def _read(self) -> Policy:
+        """What is on disk, if it can take the place of what is in effect. Raises BusError POLICY_INVALID."""
+        try:
+            policy = await asyncio.to_thread(read_policy, self._folder, named=self._named)
+        except OSError as error:
+            raise _kept(f"{self._folder}: {error.strerror or error}") from None
+        policy.require_valid()
+        if policy.source == BUILT_IN and self._current().source != BUILT_IN:
+            raise _kept(f"{self._folder} is gone, and the built-in set may allow more than it did")
+        return policy
+
+    def statistics(self) -> PolicyAdminStatistics:
+        """Figures of the policy and its reloads."""
+        policy = self._current()
+        return PolicyAdminStatistics(policy.source, policy.statistics(), dict(self._reloads))
 
     def services(self) -> dict[str, Callable[[Request, Principal], Any]]:
         """The services, by subject."""

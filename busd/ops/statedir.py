@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["default_audit_dir", "state_dir"]
+__all__ = ["default_audit_dir", "default_keys_dir", "state_dir"]
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
@@ -21,3 +21,8 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 def default_audit_dir(environ: Mapping[str, str]) -> Path:
     """Where the audit of a node in the default run directory is kept."""
     return state_dir(environ) / "audit"
+
+
+def default_keys_dir(environ: Mapping[str, str]) -> Path:
+    """Where the keys of a node in the default run directory are kept."""
+    return state_dir(environ) / "keys"

@@ -9,8 +9,9 @@ from busd.core.statistics import BusStatistics
 from busd.ops.auditfile import AuditStatistics
 from busd.ops.descriptors import Descriptors
 from busd.ops.lag import LagStatistics
+from busd.ops.policyadmin import PolicyAdminStatistics
 
-__all__ = ["EdgeStatistics", "NodeStatistics", "Observed", "State", "document"]
+__all__ = ["EdgeStatistics", "NodeStatistics", "Observed", "SocStatistics", "State", "ZapStatistics", "document"]
 
 
 class State(StrEnum):
@@ -38,6 +39,54 @@ class EdgeStatistics:
     """Connections that have not said hello, by boundary."""
     held_bytes: int
     """Bytes of half-received frames."""
+
+
+class ZapStatistics(Protocol):
+    """The SoC listener's ZAP handler: a frozen dataclass with at least these."""
+
+    @property
+    def requests(self) -> int:
+        """Keys asked about."""
+
+    @property
+    def denied(self) -> int:
+        """Of these, keys that were not let in."""
+
+    @property
+    def malformed(self) -> int:
+        """Questions that were not as they should be; denied too."""
+
+
+class SocStatistics(Protocol):
+    """The SoC boundary's listener: a frozen dataclass with at least these. Its connections are in `EdgeStatistics`."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+
+    @property
+    def state(self) -> str:
+        """``listening``, ``stopped``, or why it closed."""
+
+    @property
+    def unproven(self) -> int:
+        """Handshakes that failed."""
+
+    @property
+    def lease_expiries(self) -> int:
+        """Sessions that ended because nothing came any more."""
+
+    @property
+    def discarded(self) -> int:
+        """Messages, and parts of messages, that were dropped."""
+
+    @property
+    def late_wakeups(self) -> int:
+        """Messages that libzmq had not told of."""
+
+    @property
+    def zap(self) -> ZapStatistics:
+        """The ZAP handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +119,10 @@ class NodeStatistics:
     """Components that this node starts, and how each is."""
     bus: BusStatistics
     """The bus."""
+    throttled: Mapping[str, int]
+    """Accounts that have overdrawn a rate at this moment, by rate."""
+    policy: PolicyAdminStatistics
+    """The policy in effect, and its reloads."""
     edge: EdgeStatistics
     """Its connections."""
     lag: LagStatistics
@@ -80,6 +133,8 @@ class NodeStatistics:
     """Configuration keys that are not at their default, and where each was set."""
     audit: AuditStatistics | None = None
     """The audit log; None where there is none."""
+    soc: SocStatistics | None = None
+    """The listener of the SoC boundary; None where there is none."""
 
 
 class Observed(Protocol):

@@ -1,13 +1,18 @@
-"""Asking the broker about itself, page by page where an answer has pages."""
+"""Asking the broker about itself, page by page where an answer has pages; and its figures of quotas for people."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from buscli.units import binary_size
 
 if TYPE_CHECKING:
     from busclient import Bus
 
 TIMEOUT: Final = 5.0
 """Seconds for one answer. The broker answers these itself, at once."""
+
+OWNERSHIP: Final = ("component", "owner", "purpose")
+"""Claims without which nobody can say whose an endpoint is and why it exists."""
 
 
 async def ask(bus: "Bus", service: str, request: Any = None) -> Any:
@@ -33,3 +38,37 @@ async def departures(bus: "Bus") -> list[dict[str, Any]]:
     page = await ask(bus, "$bus.list", {"departed": True, "limit": 1})
     rows: list[dict[str, Any]] = [*page["departed"], *page.get("refused", ())]
     return sorted(rows, key=lambda row: float(row.get("ago", 0)))
+
+
+async def accounts(bus: "Bus") -> list[dict[str, Any]]:
+    """Who pays for what: the node first, then by name."""
+    page = await ask(bus, "$bus.list", {"accounts": True, "limit": 1})
+    rows: list[dict[str, Any]] = page["accounts"]
+    return sorted(rows, key=lambda row: (" " in row["account"], row["account"]))
+
+
+def unowned(row: Mapping[str, Any]) -> list[str]:
+    """What a row's manifest does not say, so that nobody knows whose it is and what for."""
+    return [key for key in OWNERSHIP if not row["claims"].get(key)]
+
+
+def fullest(charges: Mapping[str, Mapping[str, int]]) -> str:
+    """The quota that is used up most, such as ``calls 12/4096 (0 %)``; ``-`` if none is used."""
+    name = max(charges, key=lambda name: _part(charges[name]), default=None)
+    if name is None or not charges[name]["used"]:
+        return "-"
+    return f"{name} {charge(name, charges[name])}"
+
+
+def charge(name: str, figures: Mapping[str, int] | None) -> str:
+    """What is used of one quota: ``12/4096 (0 %)``, or ``1.5 MiB/32 MiB (4 %)`` if it is one of bytes."""
+    if figures is None:
+        return "-"
+    used, limit = figures["used"], figures["limit"]
+    said = f"{binary_size(used)}/{binary_size(limit)}" if name.endswith("_bytes") else f"{used}/{limit}"
+    return f"{said} ({int(100 * _part(figures))} %)"
+
+
+def _part(figures: Mapping[str, int]) -> float:
+    """How much of it is used, from 0 to 1. What may not be had at all is used up."""
+    return figures["used"] / figures["limit"] if figures["limit"] else 1.0

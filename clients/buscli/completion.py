@@ -139,7 +139,15 @@ def complete(words: list[str]) -> Iterator[Offer]:
 def _complete_command(name: str, words: list[str], typed: str, bus: str | None) -> Iterator[Offer]:
     if name not in NAMES:
         return iter(())
-    command = load(name)
+    return _complete_arguments(load(name), words, typed, bus)
+
+
+def _complete_arguments(command: Command, words: list[str], typed: str, bus: str | None) -> Iterator[Offer]:
+    if command.actions:
+        for index, word in enumerate(words):
+            if (action := command.action(word)) is not None:
+                return _complete_arguments(action, [*words[:index], *words[index + 1 :]], typed, bus)
+        return _matching(typed, [Offer(action.word, action.help) for action in command.actions])
     arguments = command.all_arguments()
     state = _Typed(arguments, words)
     bus = state.bus or bus

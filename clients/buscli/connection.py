@@ -34,7 +34,15 @@ async def attached(
     import busclient
 
     purpose = f"bus {args.command_name} {about}".strip()[:256]
-    bus = busclient.connect(args.bus, component=COMPONENT, owner=owner(), purpose=purpose, reconnect=reconnect)
+    bus = busclient.connect(
+        args.bus,
+        component=COMPONENT,
+        owner=owner(),
+        purpose=purpose,
+        reconnect=reconnect,
+        key=args.key,
+        server_key=args.server_key,
+    )
     async with bus:
         if announce and output.interactive:
             node, broker = (str(bus.welcome.get(name, "?")) for name in ("node", "broker"))

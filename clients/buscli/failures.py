@@ -28,6 +28,9 @@ _EXITS: Final[dict[int, Exit]] = {
     Code.PAYLOAD_TOO_LARGE: Exit.USAGE,
     Code.PAYLOAD_UNENCODABLE: Exit.USAGE,
     Code.URL_INVALID: Exit.USAGE,
+    Code.KEY_UNUSABLE: Exit.USAGE,
+    Code.KEY_REFUSED: Exit.NOT_CONNECTED,
+    Code.SERVER_KEY_WRONG: Exit.NOT_CONNECTED,
 }
 """Exit codes by error code. Every other error is a failure (1), and so is whatever a responder replied."""
 

@@ -49,8 +49,9 @@ class Check:
         manifest = {"component": COMPONENT, "owner": owner(), "purpose": "bus check"}
         self._begin("connect")
         self.url = self.args.bus or default_url()
-        here = busclient.connect(self.url, **manifest, reconnect=False)
-        there = busclient.connect(self.url, **manifest, reconnect=False)
+        keys = {"key": self.args.key, "server_key": self.args.server_key}
+        here = busclient.connect(self.url, **manifest, **keys, reconnect=False)
+        there = busclient.connect(self.url, **manifest, **keys, reconnect=False)
         async with here:
             self._done()
             self.node, self.broker = str(here.welcome.get("node", "")), str(here.welcome.get("broker", ""))
@@ -104,7 +105,7 @@ class Check:
 
     def _fail(self, error: Exception) -> None:
         """A step failed."""
-        unknown = isinstance(error, BusError) and error.code in (Code.DENIED, Code.URL_INVALID)
+        unknown = isinstance(error, BusError) and error.code in (Code.DENIED, Code.URL_INVALID, Code.KEY_UNUSABLE)
         self.state = Health.UNKNOWN if unknown else Health.CRITICAL
         reason = f"not within {self.args.timeout:g} s" if isinstance(error, TimeoutError) else str(error)
         self.error = f"{self.current}: {reason}"

@@ -50,7 +50,15 @@ def _refuse(name: str) -> Any:
 
 def origin_record(content: "Content") -> dict[str, Any] | None:
     """Who sent it, as the broker proved it."""
-    return content.origin._asdict() if content.origin is not None else None
+    origin = content.origin
+    if origin is None:
+        return None
+    record = origin._asdict()
+    if origin.on_behalf_of is None:
+        del record["on_behalf_of"]
+    else:
+        record["on_behalf_of"] = dict(zip(origin._fields, origin.on_behalf_of[:5], strict=False))
+    return record
 
 
 def headers_record(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,12 @@ class Output:
         self._stderr.write(f"{printable(text)}\n")
         self._stderr.flush()
 
+    def progress(self, text: str) -> None:
+        """A line on standard error that the next one replaces, for a person who waits; "" takes it away."""
+        if self.interactive:
+            self._stderr.write(f"\r{printable(text)}\x1b[K")
+            self._stderr.flush()
+
     @property
     def interactive(self) -> bool:
         """Whether a person reads standard error."""

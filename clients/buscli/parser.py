@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from buscli.exits import Exit
 from buscli.table import NAMES, Argument, Command, commands
@@ -113,7 +113,7 @@ def _filled(text: str) -> str:
 def parser_of(command: Command) -> argparse.ArgumentParser:
     """The parser of one command."""
     parser = _Parser(
-        prog=f"bus {command.name}",
+        prog=f"bus {command.name}" + (" COMMAND ..." if command.actions else ""),
         description=_filled(command.description),
         epilog=epilog_of(command),
         formatter_class=_formatter,
@@ -128,6 +128,10 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
 def epilog_of(command: Command) -> str:
     """The end of a command's help: examples, exit codes, impact."""
     lines = []
+    if command.actions:
+        width = max(len(action.word) for action in command.actions)
+        lines += ["commands:", *(f"  {action.word:<{width}}  {action.help}" for action in command.actions)]
+        lines += ["", f"bus {command.name} COMMAND --help shows its arguments, examples and exit codes.", ""]
     if command.examples:
         lines.append("examples:")
         for example in command.examples:
@@ -145,7 +149,7 @@ def overview() -> str:
     rows = [f"  {command.name:<{width}}  {command.help}" for command in commands()]
     return "\n".join(
         (
-            "usage: bus [--bus URL] [--json] [--no-color] COMMAND ...",
+            "usage: bus [--bus URL] [--key FILE] [--server-key KEY] [--json] [--no-color] COMMAND ...",
             "",
             "Talk to the message bus of this node.",
             "",
@@ -157,12 +161,16 @@ def overview() -> str:
     )
 
 
+_GLOBAL: Final = {"--bus": "unix:///run/busd/host.sock", "--key": "dpu0.key", "--server-key": "broker.pub"}
+"""Options with a value that may stand before the command, and a value to show."""
+
+
 class Line:
     """A command line, taken apart: the global options, the command's name and the words after it."""
 
     def __init__(self, words: list[str]) -> None:
         self.options: list[tuple[str, ...]] = []
-        """``--bus URL``, ``--json``, ``--no-color`` as written before the command; they mean the same after it."""
+        """``--bus URL``, ``--json`` and the like as written before the command; they mean the same after it."""
         self.command = ""
         self.rest: list[str] = []
         self.wants = ""
@@ -173,14 +181,14 @@ class Line:
                 self.wants = self.wants or "help"
             elif word in ("-V", "--version"):
                 self.wants = self.wants or "version"
-            elif word == "--bus":
+            elif word in _GLOBAL:
                 self.options.append((word, next(pending, "")))
                 if not self.options[-1][1]:
-                    raise UsageError("bus: --bus needs a value", "bus --bus unix:///run/busd/host.sock list")
-            elif word in ("--json", "--no-color") or word.startswith("--bus="):
+                    raise UsageError(f"bus: {word} needs a value", f"bus {word} {_GLOBAL[word]} list")
+            elif word in ("--json", "--no-color") or word.partition("=")[0] in _GLOBAL:
                 self.options.append((word,))
             elif word.startswith("-"):
-                nearest = suggest(word, ["--bus", "--json", "--no-color", "--help", "--version"])
+                nearest = suggest(word, [*_GLOBAL, "--json", "--no-color", "--help", "--version"])
                 raise UsageError(
                     f"bus: unknown option '{word}'", f"{nearest} (bus --help)" if nearest else "bus --help"
                 )
@@ -190,17 +198,39 @@ class Line:
 
 
 def parse(command: Command, line: Line) -> argparse.Namespace:
-    """The arguments of ``command``, and its name as ``command_name``.
+    """The arguments of ``command``, or of the member of it that ``line`` names; its full name as ``command_name`` and
+    the last word of that as ``action``.
 
     A global option that means nothing to this command (``bus --bus URL errors``) is ignored: it may stand in an alias.
     Raises UsageError; prints help and raises SystemExit for ``--help``.
     """
+    if command.actions:
+        return _parse_action(command, line)
     takes = {argument.name for argument in command.all_arguments()}
     options = [word for option in line.options if option[0].partition("=")[0] in takes for word in option]
     # Intermixed, because argparse otherwise refuses an optional body after an option (bpo-15112, fixed in 3.13 only).
     args = parser_of(command).parse_intermixed_args([*options, *line.rest])
-    args.command_name = command.name
+    args.command_name, args.action = command.name, command.word
     return args
+
+
+def _parse_action(command: Command, line: Line) -> argparse.Namespace:
+    inner = Line(line.rest)
+    inner.options = [*line.options, *inner.options]
+    action = command.action(inner.command)
+    if action is not None:
+        return parse(action, inner)
+    if inner.wants:
+        write_help(parser_of(command).format_help())
+        raise SystemExit(Exit.OK)
+    words = [each.word for each in command.actions]
+    if not inner.command:
+        raise UsageError(f"bus {command.name}: which of {', '.join(words)}?", f"bus {command.name} --help")
+    nearest = suggest(inner.command, words)
+    raise UsageError(
+        f"bus {command.name}: unknown command '{inner.command}'",
+        f"bus {command.name} {nearest}" if nearest else f"bus {command.name} --help",
+    )
 
 
 def unknown_command(name: str) -> UsageError:

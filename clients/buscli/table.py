@@ -3,6 +3,9 @@
 A command is one file of `buscli.commands` that holds ``COMMAND`` (a `Command`) and ``run(args)``, which returns the
 exit code. To add one, write the file and add its name to `NAMES`. A file imports nothing heavy at its top (no SDK, no
 asyncio): ``bus --help`` and completion load all of them.
+
+A command that is a family (``bus policy lint``, ``bus policy show``) lists its members as ``actions``: commands of
+their own, named in full; ``run`` finds the member's last word in ``args.action``.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,6 +26,11 @@ NAMES: Final[tuple[str, ...]] = (
     "check",
     "stats",
     "bench",
+    "relay",
+    "guest",
+    "keys",
+    "policy",
+    "audit",
     "errors",
     "completion",
     "help",
@@ -87,6 +95,17 @@ class Command(NamedTuple):
     exits: tuple[tuple[int, str], ...] = ()
     """Exit codes and their meaning where they differ from `Exit`; `exit_codes` adds the common ones."""
     usage_exit: int = Exit.USAGE
+    actions: "tuple[Command, ...]" = ()
+    """Members of a family, each named in full (``policy lint``). A family itself takes no arguments."""
+
+    @property
+    def word(self) -> str:
+        """What is typed for it: the last word of its name."""
+        return self.name.rpartition(" ")[2]
+
+    def action(self, word: str) -> "Command | None":
+        """The member that is typed as ``word``."""
+        return next((action for action in self.actions if action.word == word), None)
 
     def all_arguments(self) -> tuple[Argument, ...]:
         """Its own arguments and those that every command (that connects) takes."""
@@ -106,9 +125,17 @@ class Command(NamedTuple):
 CONNECTION: Final = (
     Argument(
         "--bus",
-        "address of the bus: unix:///path/host.sock or an absolute path "
+        "address of the bus: unix:///path/host.sock or an absolute path, vsock://CID:PORT, serial:///dev/PORT or "
+        "tcp://HOST:PORT "
         "(default: $BUS_URL, else the socket that busd makes for this user, else /run/busd/host.sock)",
         metavar="URL",
+        completes="file",
+    ),
+    Argument("--key", "of tcp://: this client's secret key file (default: $BUS_KEY)", metavar="FILE", completes="file"),
+    Argument(
+        "--server-key",
+        "of tcp://: the broker's public key, or its file (default: $BUS_SERVER_KEY)",
+        metavar="KEY",
         completes="file",
     ),
 )
@@ -132,6 +159,12 @@ def load(name: str) -> Command:
 def commands() -> Iterator[Command]:
     """Every command, in the order of `NAMES`."""
     return map(load, NAMES)
+
+
+def members() -> Iterator[Command]:
+    """Every command that can be run: in place of a family its members."""
+    for command in commands():
+        yield from command.actions or (command,)
 
 
 def runner(name: str) -> Callable[[Any], int]:

@@ -29,3 +29,13 @@ def short(seconds: float) -> str:
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} us"
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def binary_size(size: int) -> str:
+    """Bytes in the largest unit that they fill: ``0 B``, ``1.5 KiB``, ``32 MiB``."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.1f}".removesuffix(".0") + f" {unit}"

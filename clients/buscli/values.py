@@ -40,6 +40,13 @@ def count(text: str) -> int:
     return value
 
 
+def user(text: str) -> int:
+    """A user id."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"'{text}' is not a user id: write its number (id -u NAME)")
+    return int(text)
+
+
 def rate(text: str) -> float:
     """A positive number per second."""
     try:
@@ -69,3 +76,39 @@ def header(text: str) -> tuple[str, str]:
     if not colon or not name:
         raise ValueError(f"'{text}' is not a header: write name:value")
     return name, value.lstrip()
+
+
+def since(text: str) -> str:
+    """A moment as RFC 3339 in UTC with microseconds, from a date, a time, or how long ago it was (``2h``, ``7d``)."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        number, unit = _split(text)
+        ago = float(number) * {"d": 86400.0, **_SECONDS}[unit]
+        moment = datetime.now(UTC) - timedelta(seconds=ago)
+    except (KeyError, ValueError, OverflowError):
+        try:
+            moment = datetime.fromisoformat(text)
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            raise ValueError(f"'{text}' is neither a time (2026-01-31T12:00:00Z, UTC) nor how long ago (2h)") from None
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def anchor(text: str) -> tuple[int, str]:
+    """``SEQ:HASH``: a record's number and the 64 hexadecimal digits of its hash."""
+    number, _, digest = text.partition(":")
+    if not number.isdecimal() or not number.isascii() or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise ValueError(f"'{text:.100}' is not SEQ:HASH, as the last line of bus audit verify says it")
+    return int(number), digest
+
+
+def mode(text: str) -> int:
+    """A file's permissions in octal: ``0660``."""
+    try:
+        value = int(text, 8)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 0o777:
+        raise ValueError(f"'{text}' is not a mode: write 0660")
+    return value

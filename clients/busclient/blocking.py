@@ -10,6 +10,7 @@ raise is said at `busclient.Bus`. Ctrl-C interrupts whatever waits; leaving ``wi
 import asyncio
 import concurrent.futures
 import inspect
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
@@ -57,6 +58,8 @@ def connect(
     publishes: Sequence[str] = (),
     needs: Sequence[str] = (),
     reconnect: bool = True,
+    key: str | os.PathLike[str] | None = None,
+    server_key: str | os.PathLike[str] | None = None,
 ) -> "Bus":
     """As `busclient.connect`, to be entered with ``with``."""
     return Bus(
@@ -70,6 +73,8 @@ def connect(
             publishes=publishes,
             needs=needs,
             reconnect=reconnect,
+            key=key,
+            server_key=server_key,
         )
     )
 
@@ -211,9 +216,12 @@ class Bus:
         timeout: float = TIMEOUT,
         headers: Headers | None = None,
         data: bytes | bytearray | memoryview | None = None,
+        on_behalf_of: Call | None = None,
     ) -> Reply:
         """Call one of those who serve ``subject`` and return its reply."""
-        return self._run(self._bus.call(subject, payload, timeout=timeout, headers=headers, data=data))
+        return self._run(
+            self._bus.call(subject, payload, timeout=timeout, headers=headers, data=data, on_behalf_of=on_behalf_of)
+        )
 
     def stream(
         self,
@@ -223,9 +231,13 @@ class Bus:
         timeout: float = TIMEOUT,
         headers: Headers | None = None,
         data: bytes | bytearray | memoryview | None = None,
+        on_behalf_of: Call | None = None,
     ) -> "Stream":
         """Call ``subject`` and iterate over the parts of its reply."""
-        return Stream(self, self._bus.stream(subject, payload, timeout=timeout, headers=headers, data=data))
+        parts = self._bus.stream(
+            subject, payload, timeout=timeout, headers=headers, data=data, on_behalf_of=on_behalf_of
+        )
+        return Stream(self, parts)
 
     @overload
     def subscribe(

@@ -1,15 +1,18 @@
 """A connection to the bus for asyncio programs: `connect`, and what can be done with it."""
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
 from busclient.clock import Clock
 from busclient.connection import PIPELINE, Connection, State
+from busclient.connector import connect as open_link
 from busclient.errors import CallTimeout, Code, Gap, Overloaded
-from busclient.link import Connector, connect_unix
-from busclient.message import Message, Reply, encode
+from busclient.link import Connector
+from busclient.message import Call, Message, Reply, encode
 from busclient.queues import QUEUE_MESSAGES, Parts
 from busclient.service import CONCURRENCY, Handler, Service
 from busclient.stream import Stream
@@ -63,15 +66,19 @@ def connect(
     publishes: Sequence[str] = (),
     needs: Sequence[str] = (),
     reconnect: bool = True,
+    key: str | os.PathLike[str] | None = None,
+    server_key: str | os.PathLike[str] | None = None,
 ) -> "Bus":
     """A connection to the bus, to be entered with ``async with``.
 
     Args:
-        url: ``unix:///path/to/host.sock`` or an absolute path; by default ``BUS_URL``, or this user's socket if it is
-            there, or the system's.
+        url: ``unix:///path/to/host.sock`` or an absolute path, ``vsock://CID:PORT``, ``serial:///dev/PORT`` or
+            ``tcp://HOST:PORT``; by default ``BUS_URL``, or this user's socket if it is there, or the system's.
         component, version, owner, purpose, serves, publishes, needs: the manifest: what this program says of itself.
             Operators see it; nothing is decided by it.
         reconnect: whether to come back by itself after the connection was lost.
+        key: for ``tcp://``, the path of this client's secret key file; by default ``BUS_KEY``.
+        server_key: for ``tcp://``, the broker's public key or the path of its file; by default ``BUS_SERVER_KEY``.
 
     Entering raises `NotConnected` when there is no bus, and BusError when the bus does not take this client.
     """
@@ -85,7 +92,8 @@ def connect(
         "needs": list(needs),
     }
     said = {key: value for key, value in manifest.items() if value}
-    return Bus(url or default_url(), said, reconnect=reconnect)
+    connector = partial(open_link, key=key, server_key=server_key)
+    return Bus(url or default_url(), said, reconnect=reconnect, connector=connector)
 
 
 class Bus:
@@ -105,7 +113,7 @@ class Bus:
         manifest: Mapping[str, Any],
         *,
         reconnect: bool = True,
-        connector: Connector = connect_unix,
+        connector: Connector = open_link,
         clock: Clock | None = None,
     ) -> None:
         self._connection = Connection(url, manifest, reconnect=reconnect, connector=connector, clock=clock)
@@ -253,7 +261,7 @@ class Bus:
         link = connection.link
         if link is not None and link.paused and (used := link.unsent_bytes) > UNSENT_BYTES:
             raise Overloaded(
-                Code.QUOTA_EXCEEDED, quota="unsent-bytes", holder="this client", used=used, limit=UNSENT_BYTES
+                Code.QUOTA_EXCEEDED, quota="unsent-bytes", holder="this client", used=used, limit=UNSENT_BYTES, since=""
             )
         session = self._session
         session.publish(subject, pack(payload) if data is None else encode(payload, data), headers)
@@ -321,10 +329,13 @@ class Bus:
         timeout: float = TIMEOUT,  # noqa: ASYNC109  (the broker keeps it)
         headers: Headers | None = None,
         data: bytes | bytearray | memoryview | None = None,
+        on_behalf_of: Call | None = None,
     ) -> Reply:
         """Call one of those who serve ``subject`` and return its reply. Cancelling this cancels the call.
 
-        Args as for `publish`; ``timeout`` in seconds, 0.001 to 86400.
+        Args as for `publish`; ``timeout`` in seconds, 0.001 to 86400; ``on_behalf_of``, in a handler, the call that it
+        answers: policy then asks for the rights of both, and the responder sees for whom it is
+        (``call.origin.on_behalf_of``).
 
         Raises:
             ErrorReply: the responder answered with an error.
@@ -340,7 +351,7 @@ class Bus:
             raise session.unavailable()
         future = connection.loop.create_future()
         content = pack(payload) if data is None else encode(payload, data)
-        id = session.call(subject, content, headers, timeout, connection.time(), future)
+        id = session.call(subject, content, headers, timeout, connection.time(), future, None, on_behalf_of)
         if session.earliest < connection.timer_at:
             connection.set_timer()
         if len(session.calls) == 1 or session.out.full or len(session.out.parts) >= PIPELINE:
@@ -365,6 +376,7 @@ class Bus:
         timeout: float = TIMEOUT,
         headers: Headers | None = None,
         data: bytes | bytearray | memoryview | None = None,
+        on_behalf_of: Call | None = None,
     ) -> Stream:
         """Call ``subject`` and iterate over the parts of its reply. ``timeout`` is for all of them together.
 
@@ -373,7 +385,8 @@ class Bus:
         content = encode(payload, data)
 
         def start(parts: Parts) -> int:
-            return self._session.call(subject, content, headers, timeout, self._connection.time(), None, parts)
+            now = self._connection.time()
+            return self._session.call(subject, content, headers, timeout, now, None, parts, on_behalf_of)
 
         return Stream(self._connection, start)
 

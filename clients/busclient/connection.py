@@ -10,8 +10,9 @@ from math import inf
 from typing import Any, Final, Literal, Protocol
 
 from busclient.clock import Clock, LoopClock, Timer
+from busclient.connector import connect
 from busclient.errors import BusError, CallTimeout, Closed, NotConnected
-from busclient.link import CLOSE_SECONDS, Connector, Link, connect_unix
+from busclient.link import CLOSE_SECONDS, Connector, Link
 from busclient.message import Call
 from busclient.session import Session, SessionState
 from busproto.envelope import Headers
@@ -50,7 +51,7 @@ class Connection:
         manifest: Mapping[str, Any],
         *,
         reconnect: bool = True,
-        connector: Connector = connect_unix,
+        connector: Connector = connect,
         clock: Clock | None = None,
     ) -> None:
         self.session = Session(manifest, url)
@@ -366,7 +367,7 @@ class Connection:
 def _why(error: OSError) -> str:
     """Why there is no connection, in a few words."""
     if isinstance(error, FileNotFoundError):
-        return "there is no such socket"
+        return "there is no such device" if error.filename else "there is no such socket"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there"
     if isinstance(error, PermissionError):

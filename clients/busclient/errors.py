@@ -78,7 +78,7 @@ class Cancelled(BusError):
 
 
 class Denied(BusError):
-    """Policy does not let this endpoint do that (3004)."""
+    """Policy does not let this endpoint do that (3004), or does not any more (3010)."""
 
 
 class Overloaded(BusError):
@@ -124,6 +124,7 @@ _BY_CODE: Final[dict[int, type[BusError]]] = {
     Code.TIMEOUT: CallTimeout,
     Code.CANCELLED: Cancelled,
     Code.DENIED: Denied,
+    Code.RIGHT_WITHDRAWN: Denied,
     Code.OVERLOADED: Overloaded,
     Code.QUOTA_EXCEEDED: Overloaded,
     Code.UNKNOWN: UnknownOutcome,

@@ -1,17 +1,14 @@
-"""What carries frames: a stream socket with ZMTP on it. `Link` is all that a bus needs to know of it."""
+"""What carries frames: a byte stream with ZMTP on it. `Link` is all that a bus needs to know of it."""
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, cast
 
-from busclient.url import socket_path
-from busproto.errors import BusError, Code
-from busproto.limits import HANDSHAKE_SECONDS
+from busproto.errors import BusError
 from busproto.zmtp import ZmtpConnection, ZmtpError, frame_header
 
-__all__ = ["Connector", "Link", "LinkReceiver", "StreamLink", "connect_unix"]
+__all__ = ["Connector", "Link", "LinkReceiver", "StreamLink"]
 
 READ_BYTES: Final = 256 * 1024
 """Read at a time: what a unix socket's buffer holds by default (net.core.wmem_default) fits."""
@@ -25,13 +22,6 @@ JOIN_BYTES: Final = 128 * 1024
 
 CLOSE_SECONDS: Final = 1.0
 """How long an orderly close waits for the other side to read what was written before."""
-
-RETRY_SECONDS: Final = 0.01
-"""Between attempts while the listener's backlog is full."""
-
-_BACKLOG_FULL: Final = frozenset({errno.EAGAIN, errno.ENOTCONN})
-"""connect(2) gives EAGAIN where a unix socket's backlog is full; asyncio takes that for a connection in progress and
-then meets ENOTCONN, uvloop passes it on."""
 
 _PEERS: Final = frozenset({"ROUTER"})
 
@@ -74,7 +64,7 @@ Connector = Callable[[str, LinkReceiver], Awaitable[Link]]
 
 
 class StreamLink(asyncio.BufferedProtocol):
-    """ZMTP on an asyncio or uvloop stream transport."""
+    """ZMTP on a stream transport: asyncio's, uvloop's or `busclient.serialtransport`'s."""
 
     def __init__(self, receiver: LinkReceiver) -> None:
         loop = asyncio.get_running_loop()
@@ -179,6 +169,21 @@ class StreamLink(asyncio.BufferedProtocol):
         if not self._closed.done():
             await self.abort()
 
+    async def wait_opened(self) -> None:
+        """Wait until the ZMTP handshake is complete; if it fails, or nobody waits any more, the connection is closed.
+
+        Raises:
+            OSError: the connection ended in the handshake.
+            BusError: 1001 to 1009, when the other side does not speak ZMTP.
+        """
+        try:
+            await asyncio.shield(self.opened)
+        except BaseException:
+            await self.abort()
+            raise
+        if self.lost:
+            raise ConnectionResetError("the connection ended as soon as it was made")
+
     async def abort(self) -> None:
         """Close at once; what is unsent is lost."""
         self._transport.abort()
@@ -188,40 +193,3 @@ class StreamLink(asyncio.BufferedProtocol):
     def lost(self) -> bool:
         """Whether the connection is gone."""
         return self._closed.done()
-
-
-async def connect_unix(url: str, receiver: LinkReceiver) -> StreamLink:
-    """Open a link to a unix socket, ZMTP handshake included.
-
-    The path is resolved anew each time: a broker that was restarted has made a new socket there.
-
-    Raises:
-        OSError: there is no such socket, nobody listens, no permission, or the connection ended in the handshake.
-        BusError: 6005 for a bad URL, 1001 to 1009 when the other side does not speak ZMTP, 1007 when it does not speak.
-    """
-    path = socket_path(url)
-    try:
-        async with asyncio.timeout(HANDSHAKE_SECONDS):
-            while True:
-                try:
-                    return await _open_link(path, receiver)
-                except OSError as error:
-                    if error.errno not in _BACKLOG_FULL:
-                        raise
-                await asyncio.sleep(RETRY_SECONDS)
-    except TimeoutError:
-        stage = "connect, greeting and READY"
-        raise BusError(Code.HANDSHAKE_TIMEOUT, stage=stage, seconds=HANDSHAKE_SECONDS) from None
-
-
-async def _open_link(path: str, receiver: LinkReceiver) -> StreamLink:
-    loop = asyncio.get_running_loop()
-    _, link = await loop.create_unix_connection(lambda: StreamLink(receiver), path)
-    try:
-        await asyncio.shield(link.opened)
-    except BaseException:
-        await link.abort()
-        raise
-    if link.lost:
-        raise ConnectionResetError("the connection ended as soon as it was made")
-    return link

@@ -34,6 +34,8 @@ class Origin(NamedTuple):
     tenant: str
     unit: str
     generation: int
+    on_behalf_of: "Origin | None" = None
+    """Of a call: who is behind it, if the sender acts for someone whose call it holds. Check the rights of that one."""
 
 
 class Content:
@@ -94,7 +96,10 @@ class Content:
         if self._origin is NO_ORIGIN:
             return None
         if type(self._origin) is not Origin:
-            self._origin = Origin(*self._origin[1:6])
+            own: list[Any] = [*self._origin[1:6]]
+            if len(self._origin) > 6 and self._origin[6] is not None:
+                own.append(Origin(*self._origin[6][:5]))
+            self._origin = Origin(*own)
         return self._origin
 
     def __repr__(self) -> str:

@@ -244,4 +244,4 @@ class Parts:
 
 
 def _full(quota: str, used: int, limit: int) -> Overloaded:
-    return Overloaded(Code.QUOTA_EXCEEDED, quota=quota, holder="this client", used=used, limit=limit)
+    return Overloaded(Code.QUOTA_EXCEEDED, quota=quota, holder="this client", used=used, limit=limit, since="")

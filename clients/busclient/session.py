@@ -31,7 +31,14 @@ from busclient.queues import Inbox, Offer, Parts
 from busclient.routes import CACHED_SUBJECTS, Routes
 from busproto import envelope as wire
 from busproto.envelope import Decoder, Headers, Kind, Status
-from busproto.limits import HANDSHAKE_SECONDS, ID_FIRST, ID_MAX, PAYLOAD_BYTES, TIMEOUT_MS_MAX
+from busproto.limits import (
+    ENVELOPES_PER_FRAME,
+    HANDSHAKE_SECONDS,
+    ID_FIRST,
+    ID_MAX,
+    PAYLOAD_BYTES,
+    TIMEOUT_MS_MAX,
+)
 from busproto.subjects import check_pattern, check_subject, is_reserved
 
 __all__ = ["Session", "SessionState"]
@@ -231,10 +238,12 @@ class Session:
         now: float,
         token: Any,
         parts: Parts | None = None,
+        on_behalf_of: Call | None = None,
     ) -> int:
         """Queue one call that ends within ``timeout`` seconds; its id, for `abandon`. Raises BusError if it cannot go.
 
         Its outcome comes as ``(token, Reply or BusError)``; with ``parts``, that queue gets everything instead.
+        ``on_behalf_of`` is a call to this endpoint that it has not answered yet.
         """
         if not self.ready:
             raise self.unavailable()
@@ -242,6 +251,7 @@ class Session:
             self._check_call(subject)
         if headers is not None:
             headers = _checked(headers)
+        behalf = None if on_behalf_of is None else self._held_id(on_behalf_of, subject)
         if timeout != self._timeout:
             self._set_timeout(subject, timeout)
         id = self._next_id
@@ -249,9 +259,10 @@ class Session:
         if id >= ID_MAX:
             id = self._wrap_ids()
         if len(payload) <= self._inline_bytes:
-            self.out.push(wire.call(id, subject, self._timeout_ms, headers, payload))
+            self.out.push(wire.call(id, subject, self._timeout_ms, headers, payload, behalf))
         else:
-            self.out.push_large(wire.call(id, subject, self._timeout_ms, headers, b""), payload, self.max_payload)
+            empty = wire.call(id, subject, self._timeout_ms, headers, b"", behalf)
+            self.out.push_large(empty, payload, self.max_payload, b"" if behalf is None else wire.pack(behalf))
         deadline = now + timeout + LATE_SECONDS
         if parts is None:
             self.calls[id] = (token, deadline, subject, timeout)
@@ -451,6 +462,11 @@ class Session:
         token, _, _, target, _ = entry
         if isinstance(target, Parts):
             self._advance_stream(id, target, status, reply)
+        elif isinstance(target, Offer) and target.id != id:
+            # The answer to an unserve. If it is a refusal, the broker has ended the offer meanwhile: gone as well.
+            self._forget(target)
+            if token is not None:
+                self.finished.append((token, None))
         elif status != Status.OK:
             error = from_reply(status, reply._data)
             error = from_body(error.body()) if status == Status.ERROR else error
@@ -466,10 +482,7 @@ class Session:
             else:
                 self.finished.append((token, None))
         elif isinstance(target, Offer):
-            if target.id == id:
-                self._routes.add(target)
-            else:
-                self._forget(target)
+            self._routes.add(target)
             if token is not None:
                 self.finished.append((token, None))
 
@@ -543,6 +556,10 @@ class Session:
         limit = info.get("max_payload")
         self.max_payload = min(PAYLOAD_BYTES, limit) if isinstance(limit, int) and limit > 0 else PAYLOAD_BYTES
         self._inline_bytes = min(INLINE_BYTES, self.max_payload)
+        most = info.get("max_envelopes")
+        self.out.limit_envelopes(
+            min(ENVELOPES_PER_FRAME, most) if type(most) is int and most > 0 else ENVELOPES_PER_FRAME
+        )
 
     def _receive_cancel(self, id: int) -> None:
         """Nobody waits for call ``id`` any more. To the broker it is held here until its final reply all the same."""
@@ -556,15 +573,21 @@ class Session:
             self.reply(call, Status.ERROR, None, wire.pack(BusError(Code.CANCELLED, subject=call.subject).body()))
 
     def _receive_error(self, ref: int | None, body: dict[str, Any]) -> None:
-        """A refusal without a reply: of the request ``ref``, or else of a publish."""
+        """The end of a subscription or an offer that stood; a refusal without a reply, of a request or of a publish."""
         error = from_body(body)
         call = self.calls.pop(ref, None) if ref is not None else None
         request = self.requests.pop(ref, None) if ref is not None else None
+        standing = (self._inboxes.get(ref) or self._offers.get(ref)) if ref is not None else None
+        if standing is not None:
+            self._forget(standing)
+            standing.ended = error
         if call is not None:
             self._finish(call[0], None, error)
         elif request is not None:
             self._finish(request[0], request[3], error)
-        elif len(self.refused) < REFUSALS:
+        elif standing is not None:
+            self._finish(None, standing, error)
+        elif ref is None and len(self.refused) < REFUSALS:
             self.refused.setdefault(str(error.fields.get("subject", "")), error)
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -624,6 +647,13 @@ class Session:
         if len(self._callable) >= CACHED_SUBJECTS:
             self._callable.clear()
         self._callable.add(subject)
+
+    def _held_id(self, call: Call, subject: str) -> int:
+        """The id under which ``call`` is held. Raises when it is not held (any more)."""
+        if self.held.get(call.id) is not call:
+            reason = "the call on whose behalf it is made has been answered, or its connection is gone"
+            raise BusError(Code.REQUEST_INVALID, subject=subject, reason=reason)
+        return call.id
 
     def _check_publish(self, subject: str) -> None:
         """Raise unless ``subject`` may be published on; keep how its messages begin."""

@@ -19,8 +19,10 @@ from typing import Any, Final
 from busclient.bus import Bus
 from busclient.link import LinkReceiver
 from busd.core.bus import Bus as Core
+from busd.core.policy import Policy, parse
 from busd.core.principal import Principal
 from busd.core.quotas import Quotas
+from busd.core.rules import PolicyFile
 from busd.core.session import Session
 
 __all__ = ["FakeClock", "MemoryBus", "MemoryLink", "Node", "bus"]
@@ -29,6 +31,13 @@ SETTLE_TURNS: Final = 64
 """Turns of the event loop in which what is under way comes to rest: a call there and back takes about ten."""
 
 URL: Final = "memory://test"
+
+
+OPEN: Final = """\
+allow publish,subscribe,call,serve,delegate > from host,guest,soc
+allow subscribe,call $bus.> from host,guest,soc
+"""
+"""A policy that allows everything."""
 
 
 class _Timer:
@@ -126,11 +135,19 @@ class MemoryLink:
             self.cut("the broker closed the connection")
 
 
+def _parsed(policy: str) -> Policy:
+    return parse([PolicyFile("10-test.policy", policy)], self_uid=0, source="test")
+
+
 class Node:
     """One node's core with its endpoints, driven by a clock."""
 
-    def __init__(self, clock: FakeClock, *, name: str = "test", quotas: Quotas | None = None) -> None:
+    def __init__(
+        self, clock: FakeClock, *, name: str = "test", quotas: Quotas | None = None, policy: str = OPEN
+    ) -> None:
+        """``policy`` is the text of one policy file."""
         self.clock = clock
+        self._policy = _parsed(policy)
         self._name = name
         self._quotas = quotas
         self._links: set[MemoryLink] = set()
@@ -145,7 +162,20 @@ class Node:
         """Start (again): a new core, which knows nothing of what was before."""
         if not self.running:
             self.running = True
-            self.core = Core(node=self._name, software="busclient.testing", now=self.clock.time(), quotas=self._quotas)
+            self.core = Core(
+                node=self._name,
+                software="busclient.testing",
+                policy=self._policy,
+                now=self.clock.time(),
+                quotas=self._quotas,
+            )
+
+    def apply_policy(self, policy: str) -> None:
+        """Decide by ``policy``, the text of one policy file, from now on, as after ``bus policy reload``."""
+        self._policy = _parsed(policy)
+        if self.running:
+            self.core.apply_policy(self._policy, self.clock.time())
+            self._flush_soon()
 
     def stop(self) -> None:
         """Be gone at once, as after ``kill -9``; nobody can connect until `start`."""
@@ -244,9 +274,12 @@ class MemoryBus(Bus):
 
 @asynccontextmanager
 async def bus(
-    *, node: str = "test", quotas: Quotas | None = None, reconnect: bool = True, **manifest: Any
+    *, node: str = "test", quotas: Quotas | None = None, policy: str = OPEN, reconnect: bool = True, **manifest: Any
 ) -> AsyncIterator[MemoryBus]:
-    """A node in memory with one endpoint on it, whose manifest is the keyword arguments."""
-    memory = Node(FakeClock(), name=node, quotas=quotas)
+    """A node in memory with one endpoint on it, whose manifest is the other keyword arguments.
+
+    ``policy`` is the text of one policy file; without it everything is allowed.
+    """
+    memory = Node(FakeClock(), name=node, quotas=quotas, policy=policy)
     async with MemoryBus(memory, manifest or {"component": "test"}, reconnect=reconnect) as endpoint:
         yield endpoint

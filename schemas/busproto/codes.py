@@ -59,6 +59,7 @@ class Code(IntEnum):
     QUOTA_EXCEEDED = 4001
     GAP = 4002
     TOO_MANY_CONNECTIONS = 4003
+    TOO_FAST = 4004
     DRAINING = 5001
     INTERNAL = 5002
     LISTENER_CLOSED = 5003
@@ -414,6 +415,14 @@ _ROWS: Final = (
         "Close idle endpoints, or have the operator raise limits.endpoints and the descriptor limit.",
     ),
     Entry(
+        4004,
+        "too-fast",
+        "capacity",
+        True,
+        "cut off: {reason}",
+        "Send more slowly, or have the operator raise the rates in [tenants].",
+    ),
+    Entry(
         5001,
         "draining",
         "broker",
@@ -475,7 +484,7 @@ _ROWS: Final = (
         "local",
         False,
         "'{url}' is not a bus address: {reason}",
-        "Use unix:///path/to/host.sock or an absolute path.",
+        "Use unix:///path/to/host.sock or an absolute path, vsock://host:PORT or serial:///dev/PORT in a guest, or tcp://HOST:PORT.",
     ),
     Entry(
         6010,

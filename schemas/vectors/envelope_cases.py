@@ -19,6 +19,14 @@ BODY: Final = {
     "fields": {"subject": "a.b"},
 }
 
+WITHDRAWN: Final = {
+    "code": 3010,
+    "name": "right-withdrawn",
+    "text": "subscribe 'a.>' has ended: no rule allows it",
+    "retryable": False,
+    "fields": {"action": "subscribe", "subject": "a.>", "reason": "no rule allows it"},
+}
+
 BROKER_ONLY: Final = frozenset({2, 15, 16, 17})
 """Kinds that only the broker sends: from a client they decode, and end its session with 1014."""
 
@@ -48,6 +56,9 @@ KINDS: Final[dict[int, tuple[str, tuple[tuple[str, str], ...]]]] = {
     16: ("gap", (("subscription", "id"), ("count", "integer"), ("reason", "text"))),
     17: ("error", (("ref", "id or nil"), ("body", "map"))),
 }
+
+OPTIONAL: Final = {8: 1, 15: 1}
+"""Fields that a kind may have behind those: nil is as good as none."""
 
 GOOD: Final[dict[str, Any]] = {
     "version": 1, "map": {}, "text": "a.b", "headers": None, "payload": b"\xc0", "id": 1, "timeout": 1000, "status": 0,
@@ -136,7 +147,7 @@ def _full() -> list[Json]:
     }  # fmt: skip
     info = {
         "node": "n1", "broker": "busd 0.1.0", "boundary": "host", "tenant": "node", "unit": "host", "generation": 1,
-        "max_payload": 16_777_216, "max_frame": 16_842_752,
+        "max_payload": 16_777_216, "max_frame": 16_842_752, "max_envelopes": 16_384,
     }  # fmt: skip
     headers = {
         "id": "7",
@@ -148,6 +159,8 @@ def _full() -> list[Json]:
         _canonical("hello-full", [1, 1, manifest], "every entry of a manifest that the protocol names"),
         _canonical("hello-newer", [1, 9, {"x-new": True}], "a newer client offers its highest version; the broker answers with its own"),
         _canonical("welcome-full", [2, 1, "host-1", info], "every entry of info that the protocol names"),
+        _canonical("welcome-guest", [2, 1, "guest-7", {**info, "boundary": "guest", "tenant": "acme", "unit": "vm-42", "generation": 3, "max_envelopes": 1024}],
+                   "a tenant may send fewer envelopes in a frame"),
         _canonical("publish-headers", [3, "a.b", headers, b"{}"], "headers, and a payload in their encoding"),
         _canonical("publish-empty-payload", [3, "a.b", None, b""], "a payload may be empty"),
         _canonical("publish-empty-headers", [3, "a.b", {}, b"\xc0"], "an empty map is as good as nil"),
@@ -167,6 +180,8 @@ def _full() -> list[Json]:
         _canonical("serve-group", [6, 3, "cache.*", {"group": "cache"}], "calls are shared in the group"),
         _canonical("unserve", [7, 4, 3], "its own id, then the id of the serve"),
         _canonical("call-shortest", [8, 5, "cache.get", 1, None, b"\xc0"], "1 ms"),
+        _canonical("call-on-behalf", [8, 5, "cache.get", 1000, None, b"\xc0", 65_540], "on behalf of a call that it holds"),
+        _canonical("call-on-behalf-max", [8, 5, "cache.get", 1000, headers, b"\xc0", 2**32 - 1], "the highest id"),
         _canonical("call-longest", [8, 5, "cache.get", 86_400_000, headers, b"\xc0"], "24 h"),
         *(
             _canonical(f"reply-{name}", [9, 5, status, None, pack(BODY) if status > 1 else b"\xc0"], why)
@@ -179,11 +194,13 @@ def _full() -> list[Json]:
         _canonical("drain-now", [13, 0], "no grace"),
         _canonical("bye-error", [14, BODY], "the session ends because of this error"),
         _canonical("origin-full", [15, "cpu-agent-2", "guest", "acme", "vm-42", 3], "an endpoint of a guest"),
+        _canonical("origin-on-behalf", [15, "host-2", "host", "node", "host", 1, ["guest-7", "guest", "acme", "vm-42", 3]], "it acts for the call of a guest, which it holds"),
         _canonical("origin-broker", [15, "$bus", "host", "node", "", 0], "the broker itself"),
         _canonical("gap-bytes", [16, 1, 4_294_967_296, "outbox-bytes"], "more than 32 bits may be lost"),
         _canonical("gap-messages", [16, 1, 1, "outbox-messages"], "one lost"),
         _canonical("error-no-ref", [17, None, BODY], "about something that had no id"),
         _canonical("error-ref", [17, 5, BODY], "about request 5"),
+        _canonical("error-right-withdrawn", [17, 5, WITHDRAWN], "subscription 5 has ended: the policy was changed"),
     ]  # fmt: skip
 
 
@@ -205,6 +222,7 @@ def _other_forms() -> list[Json]:
     rest = pack("a.b") + pack(1000) + pack(None) + pack(b"\xc0")
     call = [8, 5, "a.b", 1000, None, b"\xc0"]
     publish = [3, "a.b", None, b"\xc0"]
+    origin = [15, "host-1", "host", "node", "host", 1]
     later = ["later", {"deep": [[[[1]]]]}, 1.5, None, b"x"]
     return [
         *(_valid(f"call-id-{form}", b"\x96\x08" + data + rest, call, f"id as {form}") for form, data in number_forms.items()),
@@ -220,9 +238,13 @@ def _other_forms() -> list[Json]:
         _valid("subscribe-map32", envelope(4, 1, "a.b", Raw(b"\xdf" + bytes(4))), [4, 1, "a.b", {}], "options as map 32"),
         _valid("header-float32", envelope(3, "a.b", mapping(("x", Raw(b"\xca\x3f\xc0\x00\x00"))), b"\xc0"), [3, "a.b", {"x": 1.5}, b"\xc0"],
                "a header as float 32"),
-        *(_valid(f"{name}-appended", envelope(kind, *(GOOD[type_] for _, type_ in fields), "later"),
-                 [kind, *(GOOD[type_] for _, type_ in fields), "later"], "a field that a newer sender appended: ignored")
-          for kind, (name, fields) in KINDS.items()),
+        *(_valid(f"{name}-appended", envelope(*good, "later"), [*good, "later"], "a field that a newer sender appended: ignored")
+          for name, good in ((name, [kind, *(GOOD[type_] for _, type_ in fields), *[None] * OPTIONAL.get(kind, 0)])
+                             for kind, (name, fields) in KINDS.items())),
+        _valid("call-on-behalf-nil", envelope(*call, None), [*call, None], "nil: for itself"),
+        _valid("origin-on-behalf-nil", envelope(*origin, None), [*origin, None], "nil: for itself"),
+        *(_valid(f"call-on-behalf-{label}", envelope(*call, value), [*call, value], "decodes; a broker denies the call (identity.json)")
+          for label, value in (("zero", 0), ("minus-1", -1), ("string", "x"), ("float", 1.5), ("list", [1]))),
         _valid("publish-appended-anything", envelope(*publish, *later), [*publish, *later], "appended fields may be of any type"),
         _valid("ping-15-fields", envelope(11, 7, *[None] * 13), [11, 7, *[None] * 13], "15 fields: the limit"),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from vectors import batch_cases, envelope_cases, subject_cases, zmtp_cases
+from vectors import batch_cases, envelope_cases, identity_cases, subject_cases, zmtp_cases
 from vectors.case import Json
 
 HERE = Path(__file__).parent
@@ -19,6 +19,7 @@ def documents() -> dict[str, Json]:
     return {
         "envelopes.json": envelope_cases.document(),
         "batches.json": batch_cases.document(),
+        "identity.json": identity_cases.document(),
         "subjects.json": subject_cases.document(),
         "zmtp.json": zmtp_cases.document(),
     }

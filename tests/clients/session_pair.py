@@ -9,6 +9,7 @@ from busclient.session import Session
 from busd.core.bus import Bus
 from busd.core.principal import Principal
 from busd.core.quotas import Quotas
+from tests.core.peer import OPEN, made
 
 HOST = Principal("host", "node", "host", 0, uid=0, gid=0, pid=1)
 
@@ -18,12 +19,12 @@ class Wire:
 
     def __init__(self, **quotas: Any) -> None:
         self.now = 100.0
-        self.core = Bus(node="test", software="busd/test", now=self.now, quotas=Quotas(**quotas))
+        self.core = Bus(node="test", software="busd/test", policy=made(OPEN), now=self.now, quotas=Quotas(**quotas))
         self.ends: list[End] = []
 
-    def end(self, **manifest: Any) -> "End":
+    def end(self, *, principal: Principal = HOST, **manifest: Any) -> "End":
         """A session that is attached."""
-        end = End(self, manifest)
+        end = End(self, manifest, principal)
         end.attach()
         return end
 
@@ -48,8 +49,9 @@ class Wire:
 class End:
     """One client session with its connection. ``outcomes`` holds what was finished, by token."""
 
-    def __init__(self, wire: Wire, manifest: dict[str, Any]) -> None:
+    def __init__(self, wire: Wire, manifest: dict[str, Any], principal: Principal = HOST) -> None:
         self.wire = wire
+        self.principal = principal
         self.session = Session(manifest, "memory://")
         self.outcomes: dict[Any, Reply | BusError | None] = {}
         self.woken: list[Any] = []
@@ -57,7 +59,7 @@ class End:
         self.peer: Any = None
 
     def attach(self) -> None:
-        self.peer = self.wire.core.attach(HOST, self.wire.now)
+        self.peer = self.wire.core.attach(self.principal, self.wire.now)
         self.session.attach(self.wire.now)
         self.wire.ends.append(self)
         self.wire.run()

@@ -176,10 +176,12 @@ def test_check_without_a_bus_is_critical(tmp_path: Path, form: str) -> None:
     assert ended.stderr == b""
 
 
-def test_check_of_a_bad_address_is_unknown() -> None:
-    ended = Cli("tcp://10.0.0.1:1")("check", "--format", "text")
+@pytest.mark.parametrize(("url", "code"), [("http://10.0.0.1:1", "BUS-6005"), ("tcp://10.0.0.1:1", "BUS-6010")])
+def test_check_of_a_bus_that_cannot_be_asked_is_unknown(url: str, code: str) -> None:
+    """Not an address of a bus; and one that needs a key, without one."""
+    ended = Cli(url)("check", "--format", "text")
     assert ended.returncode == Health.UNKNOWN
-    assert "BUS-6005" in ended.stdout.decode()
+    assert code in ended.stdout.decode()
 
 
 def test_check_of_a_broker_that_hangs_is_critical_in_time(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def offers(*words: str) -> list[str]:
 def test_commands_come_first() -> None:
     assert offers("") == list(NAMES)
     assert offers() == list(NAMES)
-    assert offers("p") == ["pub", "ping"]
+    assert offers("p") == ["pub", "ping", "policy"]
     assert offers("--json", "in") == ["inspect"]
     assert offers("--bus", "/x.sock", "sta") == ["stats"]
     assert offers("--bus=/x.sock", "sta") == ["stats"]

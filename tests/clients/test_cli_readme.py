@@ -35,7 +35,7 @@ def matches(expected: str, shown: str) -> bool:
 def known_after(line: str) -> tuple[str, bool] | None:
     """The subject that the broker must know before the step after a background command, and whether to call it."""
     words = shlex.split(line)
-    if words[0] != "bus" or words[-1] != "&":
+    if words[0] != "bus" or words[1] not in ("serve", "sub") or words[-1] != "&":
         return None
     return words[2].replace(">", "x"), words[1] == "serve"
 

@@ -298,14 +298,14 @@ def test_the_other_side_hangs_up(tmp_path: Path, run: Run) -> None:
 
 
 def test_the_other_side_says_nothing(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("busclient.link.HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr("busclient.connector.HANDSHAKE_SECONDS", 0.2)
     with listening(tmp_path / "s.sock") as path:
         error = refused(str(path), run)
         assert error.code == Code.HANDSHAKE_TIMEOUT
 
 
 def test_the_listeners_backlog_is_full(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("busclient.link.HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr("busclient.connector.HANDSHAKE_SECONDS", 0.2)
     with listening(tmp_path / "s.sock", backlog=0) as path:
         waiting = []
         for _ in range(3):
@@ -335,11 +335,11 @@ def speak(peer: socket.socket, *frames: bytes) -> None:
 
 
 def test_the_broker_refuses_this_client(tmp_path: Path, run: Run) -> None:
-    body = BusError(Code.TOO_MANY_CONNECTIONS, used=5, limit=5).body()
+    body = BusError(Code.TOO_MANY_CONNECTIONS, used=5, limit=5, holder="node").body()
     with listening(tmp_path / "s.sock", lambda peer: speak(peer, envelope.bye(body))) as path:
         error = refused(str(path), run)
         assert error.code == Code.TOO_MANY_CONNECTIONS
-        assert "5 of 5" in error.text
+        assert "5 of the 5" in error.text
 
 
 def test_the_broker_speaks_another_version(tmp_path: Path, run: Run) -> None:
@@ -382,6 +382,7 @@ def run_dir(tmp_path: Path) -> Path:
 def start_node(run_dir: Path) -> "subprocess.Popen[bytes]":
     """``busd run``, returned when it listens."""
     command = [sys.executable, "-m", "busd", "run", "--run-dir", str(run_dir), "--http-listen", "off"]
+    command += ["--manifest", "allow"]
     process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: listens(run_dir / "host.sock") or process.poll() is not None, what="the node")
     assert process.poll() is None

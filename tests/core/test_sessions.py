@@ -138,7 +138,7 @@ def test_no_room_is_refused_with_the_numbers() -> None:
     world = World(endpoints=2)
     world.peer()
     world.peer(hello=False)
-    with pytest.raises(BusError, match="2 of 2"):
+    with pytest.raises(BusError, match="2 of the 2"):
         world.bus.attach(HOST, world.now)
 
 

@@ -60,7 +60,7 @@ def test_full_node_refuses_with_the_numbers(tmp_path: Path, loop: str) -> None:
             assert await reader.read() == b""
             writer.close()
             assert node.admission.statistics().refused == {"endpoints": 1}
-            assert "1 of 1" in node.reports[0][1]["error"]
+            assert "1 of the 1" in node.reports[0][1]["error"]
 
     run(main(), loop)
 

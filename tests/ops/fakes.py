@@ -7,12 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from busd.core.histogram import Histogram
+from busd.core.policy import PolicyStatistics
 from busd.core.reasons import Departure, Drop
 from busd.core.statistics import BusStatistics
+from busd.edge.curvestatistics import CurveStatistics
+from busd.edge.zap import ZapStatistics
 from busd.ops.auditfile import AuditStatistics
 from busd.ops.config import Config
 from busd.ops.descriptors import Descriptors
 from busd.ops.lag import LagStatistics
+from busd.ops.policyadmin import PolicyAdminStatistics
 from busd.ops.status import EdgeStatistics, NodeStatistics, State
 
 
@@ -27,6 +31,10 @@ BUS = BusStatistics(
     endpoints={"host": 7, "guest": 2},
     subscriptions=11,
     services=3,
+    units={"guest": 59, "soc": 61},
+    accounts=67,
+    used={("calls", "node"): 71, ("calls", "others"): 73, ("queued_bytes", "others"): 79},
+    limits={"calls": 65536, "queued_bytes": 1 << 30},
     calls_in_flight=4,
     held_calls=6,
     queued_messages=5,
@@ -40,6 +48,8 @@ BUS = BusStatistics(
     calls={"reply": 19, "timeout": 1},
     refusals={"subject-invalid": 23},
     quota_rejections={"subscriptions": 29},
+    denials={"subscribe": 83},
+    withdrawn_rights=89,
     skipped_envelopes=31,
     route_cache_entries=37,
     route_cache_misses=41,
@@ -60,11 +70,29 @@ NODE = NodeStatistics(
     endpoints_limit=16384,
     components={"telemetry": "running"},
     bus=BUS,
+    throttled={"calls": 97},
+    policy=PolicyAdminStatistics("built-in", PolicyStatistics("ab" * 8, 1, 101, 103, 107), {"ok": 109, "failed": 113}),
     edge=EdgeStatistics(accepted={"host": 43}, refused={("host", "user"): 47}, handshaking={"host": 1}, held_bytes=53),
     lag=LagStatistics(0.0002, 0.5, 0.05, histogram(0.0002, 0.5).statistics()),
     descriptors=Descriptors(1024, 524288, 524288),
     configured={"node.name": "flag --node-name"},
-    audit=AuditStatistics("/var/lib/busd/audit", 2, 211, "ab" * 32, 223, 227, 229, 233, "No space left on device"),
+    audit=AuditStatistics("/var/lib/busd/audit", 2, 211, "ab" * 32, 223, 239, 227, 229, 233, "No space left on device"),
+    soc=CurveStatistics(
+        boundary="soc",
+        address="tcp://10.0.0.1:9851",
+        state="listening",
+        accepted=127,
+        attached=131,
+        refused={"unproven": 137},
+        unproven=139,
+        open=149,
+        handshaking=151,
+        held_bytes=157,
+        lease_expiries=163,
+        discarded=167,
+        late_wakeups=173,
+        zap=ZapStatistics(requests=179, denied=181, malformed=191, last_denied="k" * 40),
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """``python -m busd``: commands, exit statuses, and errors that say what to do. Nothing here starts a node."""
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -45,9 +46,10 @@ def test_show_prints_toml_with_and_without_origin(tmp_path: Path) -> None:
     path.write_text('[node]\nname = "n1"\n')
     done = busd("config", "show", "--config", str(path), "--origin", "--log-level", "debug", BUSD_LOOP="asyncio")
     assert done.returncode == 0
-    assert f'name = "n1"                  # file {path}:2\n' in done.stdout
-    assert 'level = "debug"              # flag --log-level\n' in done.stdout
-    assert 'loop = "asyncio"             # environment BUSD_LOOP\n' in done.stdout
+    lines = {re.sub(" +#", " #", line) for line in done.stdout.splitlines()}
+    assert f'name = "n1" # file {path}:2' in lines
+    assert 'level = "debug" # flag --log-level' in lines
+    assert 'loop = "asyncio" # environment BUSD_LOOP' in lines
     assert tomllib.loads(done.stdout)["limits"]["endpoints"] == 16384
     plain = busd("config", "show", "--config", str(path))
     assert tomllib.loads(plain.stdout)["node"] == {"name": "n1"}

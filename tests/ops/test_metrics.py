@@ -8,13 +8,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from busd.core.account import Rates
 from busd.core.principal import BOUNDARIES
 from busd.core.reasons import Departure, Drop
 from busd.edge.admission import Refusal
-from busd.ops.metrics import DOMAINS, FAMILIES, Metrics
+from busd.edge.tcpconnections import Cut
+from busd.ops.metrics import DOMAINS, FAMILIES, LISTENING, Metrics
 from busd.ops.status import NodeStatistics, State
 from busproto.envelope import OUTCOMES
 from busproto.errors import ENTRIES
+from tests.core.peer import World
 from tests.ops.fakes import BUS, NODE, FakeNode
 from tests.support import ROOT
 
@@ -75,6 +78,32 @@ def test_every_figure_arrives_under_its_name(accept: str) -> None:
     assert value("busd_audit_queued_records") == 227
     assert value("busd_audit_records_lost_total") == 229
     assert value("busd_audit_failing") == 1
+    assert value("busd_audit_bytes_total") == 239
+    assert value("busd_audit_failures_total") == 233
+    assert value("busd_units", boundary="guest") == 59
+    assert value("busd_units", boundary="soc") == 61
+    assert value("busd_accounts") == 67
+    assert value("busd_accounts_throttled", rate="calls") == 97
+    assert value("busd_accounts_throttled", rate="loop") == 0
+    assert value("busd_resource_used", resource="calls", holder="node") == 71
+    assert value("busd_resource_used", resource="calls", holder="others") == 73
+    assert value("busd_resource_limit", resource="queued_bytes") == 1 << 30
+    assert value("busd_denials_total", verb="subscribe") == 83
+    assert value("busd_denials_total", verb="delegate") == 0
+    assert value("busd_withdrawn_rights_total") == 89
+    assert value("busd_policy_rules") == 101
+    assert value("busd_policy_exports") == 103
+    assert value("busd_policy_errors") == 107
+    assert value("busd_policy_reloads_total", result="ok") == 109
+    assert value("busd_policy_reloads_total", result="failed") == 113
+    assert value("busd_soc_listening") == 1
+    assert value("busd_soc_handshakes_failed_total") == 139
+    assert value("busd_soc_keys_asked_total") == 179
+    assert value("busd_soc_keys_denied_total") == 181
+    assert value("busd_soc_questions_malformed_total") == 191
+    assert value("busd_soc_lease_expiries_total") == 163
+    assert value("busd_soc_discarded_messages_total") == 167
+    assert value("busd_soc_late_wakeups_total") == 173
     assert value("busd_call_duration_seconds_bucket", le="2e-05") == 0
     assert value("busd_call_duration_seconds_bucket", le="5e-05") == 1
     assert value("busd_call_duration_seconds_bucket", le="0.0005") == 3
@@ -109,10 +138,15 @@ def test_the_closed_sets_are_the_enums() -> None:
     assert DOMAINS["boundary"] == BOUNDARIES
     assert set(DOMAINS["drop"]) == {str(each) for each in Drop}
     assert set(DOMAINS["departure"]) == {str(each) for each in Departure}
-    assert set(DOMAINS["refusal"]) == {str(each) for each in Refusal}
+    assert set(DOMAINS["refusal"]) == {str(each) for each in (*Refusal, *Cut)} | {"unproven"}
     assert set(DOMAINS["outcome"]) == set(OUTCOMES.values())
     sources = "".join(path.read_text() for path in (ROOT / "busd" / "core").glob("*.py"))
-    assert set(DOMAINS["resource"]) == set(re.findall(r'(?:quotas\.check\(\s*|quota=)"(\w+)"', sources))
+    told = set(re.findall(r'(?:quotas\.check\(\s*|exceeded\()"(\w+)"', sources))
+    shared = set(World().bus.ledgers)
+    assert set(DOMAINS["resource"]) == told | {f"node_{resource}" for resource in shared}
+    assert set(DOMAINS["shared"]) == shared == set(World().statistics().limits)
+    assert set(DOMAINS["rate"]) == {item.name for item in fields(Rates)} == set(World().bus.throttled(0.0))
+    assert set(DOMAINS["verb"]) == set(World().statistics().denials)
     assert set(DOMAINS["error"]) <= {entry.name for entry in ENTRIES.values()}
 
 
@@ -131,8 +165,16 @@ def test_every_figure_of_the_bus_is_a_metric() -> None:
     assert watched.read == {item.name for item in fields(BUS)}
 
 
+def test_what_a_node_does_not_have_has_no_samples() -> None:
+    """Else an alert on a listener that is closed would ring on every node that never had one."""
+    assert not [name for name, _ in scrape(replace(NODE, soc=None)) if "_soc_" in name]
+    closed = replace(NODE.soc, state="zap handler is dead")  # type: ignore[type-var]
+    assert scrape(replace(NODE, soc=closed))["busd_soc_listening", ()] == 0
+    assert f'_state = "{LISTENING}"' in (ROOT / "busd" / "edge" / "curve.py").read_text()
+
+
 def test_a_page_has_a_bounded_number_of_series() -> None:
-    assert len(scrape()) < 250
+    assert len(scrape()) < 300
 
 
 @pytest.mark.parametrize("state", [state for state in State if state != State.READY])

@@ -7,6 +7,7 @@ import pytest
 
 from busd.__main__ import FAILED, OK, USAGE
 from busd.core import audit
+from busd.node import NEWS
 from busd.ops import auditfile, auditwriter
 from busd.ops.config import resolve
 from busd.ops.descriptors import RESERVED
@@ -39,7 +40,8 @@ def test_every_event_is_there_with_its_level() -> None:
         for level, name in re.findall(r'event\(\s*(?:_log,\s*)?logging\.([A-Z]+),\s*"([a-z-]+)"', path.read_text()):
             made[name] = level.lower()
     for path in (ROOT / "busd" / "edge").glob("*.py"):
-        made |= dict.fromkeys(re.findall(r'_report\(\s*"([a-z-]+)"', path.read_text()), "warning")
+        made |= dict.fromkeys(re.findall(r'report\(\s*"([a-z-]+)"', path.read_text()), "warning")
+    made |= dict.fromkeys(NEWS, "info")
     assert {name.strip("`"): level for name, level, _ in rows("event")} == made
 
 

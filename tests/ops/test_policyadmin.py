@@ -197,3 +197,17 @@ def test_a_question_that_makes_no_sense_is_refused(folder: Path, fields: dict[st
     error = Node(folder).refuses("explain", **fields)
     assert error.code == Code.REQUEST_INVALID
     assert reason in error.text
+
+
+def test_statistics_count_reloads_by_result_and_show_what_is_in_effect(folder: Path) -> None:
+    node = Node(folder)
+    assert node.admin.statistics().reloads == {"ok": 0, "failed": 0}
+    write(folder, "allow call a from guest\nallow call b from guest\n")
+    node.ask("reload")
+    write(folder, "allow nonsense\n")
+    node.refuses("reload")
+    node.refuses("reload")
+    figures = node.admin.statistics()
+    assert figures.reloads == {"ok": 1, "failed": 2}
+    assert (figures.source, figures.current.rules, figures.current.errors) == (str(folder), 2, 0)
+    assert figures.current.digest == node.policy.digest

@@ -17,6 +17,7 @@ from tests.schemas.vectors_support import VECTORS, data_of, load, value_of
 ENVELOPES: list[dict[str, Any]] = load("envelopes.json")["cases"]
 BATCHES: list[dict[str, Any]] = load("batches.json")["cases"]
 ZMTP: list[dict[str, Any]] = load("zmtp.json")["cases"]
+IDENTITY: list[dict[str, Any]] = load("identity.json")["cases"]
 CANONICAL = [case for case in ENVELOPES if case.get("canonical")]
 
 
@@ -56,6 +57,15 @@ def test_files_are_well_formed(cases: list[dict[str, Any]]) -> None:
         assert ("hex" in case) != ("runs" in case)
         assert case["why"]
         assert case["valid"] or case["error"] in ENTRIES
+
+
+def test_claims_of_identity_are_sound_frames_so_that_a_decoder_cannot_be_what_stops_them() -> None:
+    names = [case["name"] for case in IDENTITY]
+    assert len(names) == len(set(names)), "names are unique"
+    for case in IDENTITY:
+        assert set(case) == {"name", "hex", "attached", "ends", "answers", "delivered", "claims", "why"}
+        assert case["ends"] in {None, *ENTRIES}
+        assert Decoder().decode(data_of(case)).envelopes
 
 
 def test_every_kind_has_valid_and_invalid_cases() -> None:

@@ -11,8 +11,9 @@ COMMAND = Command(
     name="explain",
     help="say where a subject would go, and why",
     description="""\
-Who would receive a message published on SUBJECT, or with --call who would answer a call to it, by which pattern,
-and why. Nothing is sent.""",
+Whether policy lets whoever asks do it, and by which rule; who would receive a message published on SUBJECT, or with
+--call who would answer a call to it, by which pattern, and why. Nothing is sent. bus policy explain says it of others,
+and what would have to change.""",
     arguments=(
         Argument("subject", "what to explain", completes="subject"),
         Argument("--call", "explain a call instead of a publish", arity="flag"),
@@ -50,7 +51,12 @@ async def _explain(args: Namespace) -> int:
 
 def _show(output: Output, found: dict[str, Any]) -> None:
     verb = "a call to" if found["verb"] == "call" else "a publish on"
-    output.line(f"{verb} {output.styled(found['subject'], Style.BOLD)}: {printable(found['reason'])}")
+    decided = output.styled("allowed", Style.GREEN) if found["allowed"] else output.styled("denied", Style.RED)
+    output.line(f"{verb} {output.styled(found['subject'], Style.BOLD)} is {decided}, by {_rule(found['rule'])}")
+    output.line(printable(found["reason"]))
+    if not found["allowed"]:
+        question = f"bus policy explain {found['verb']} {found['subject']}"
+        output.line(f"what would have to change: {printable(question)} --endpoint NAME")
     if found["receivers"]:
         rows = [(each["endpoint"], each["pattern"], each["queued_messages"]) for each in found["receivers"]]
         output.table(("receiver", "pattern", "queued"), rows)
@@ -61,3 +67,8 @@ def _show(output: Output, found: dict[str, Any]) -> None:
             for member in group["members"]
         ]
         output.table(("pattern", "group", "responder", "outstanding"), members)
+
+
+def _rule(where: str) -> str:
+    """What decided: file and line, or that no rule did."""
+    return "no rule" if where == "default" else printable(where)

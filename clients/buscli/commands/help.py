@@ -60,5 +60,6 @@ def describe(command: Command) -> dict[str, Any]:
             for argument in command.all_arguments()
         ],
         "examples": [example._asdict() for example in command.examples],
+        "actions": [describe(action) for action in command.actions],
         "exit_codes": [{"code": code, "meaning": meaning} for code, meaning in command.exit_codes()],
     }
