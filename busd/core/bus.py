@@ -501,12 +501,17 @@ class Bus:
     # -- publish and subscribe ----------------------------------------------------------------------------------------
 
     def _plan(self, session: Session, subject: str, count: int, now: float) -> Plan | None:
-        """Who receives ``subject`` from ``session``; None, and ``count`` refusals told to the sender, if nobody may."""
+        """Who receives ``subject`` from ``session``; None, and one refusal of all ``count`` messages, if nobody may."""
         try:
             return self._gate.plan(session, subject, now)
         except BusError as error:
-            for _ in range(count):
-                self._requests.refuse(session, None, error)
+            if session.account.denials is not None:
+                session.account.denials.spend(count - 1, now)
+            if count > 1:
+                # One answer for all that were alike: a frame has room for thousands.
+                error = BusError(error.code, **error.fields, count=count)
+                self._counters.refusals[error.name] += count - 1
+            self._requests.refuse(session, None, error)
             return None
 
     # -- one envelope of any other kind -------------------------------------------------------------------------------

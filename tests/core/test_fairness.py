@@ -1,5 +1,7 @@
 """What one tenant can take from others: a share, whatever it does; and the node's own part is never touched."""
 
+from collections import Counter
+
 import pytest
 
 from busd.core.account import Rates
@@ -238,10 +240,25 @@ def test_refusals_are_told_once_however_a_frame_is_cut() -> None:
     for weight in (1, 2, 3, 1000):
         world = World()
         peer = world.peer()
-        done = world.bus.receive(peer.session, envelope.publish("No", None, b"") * 5, world.now, weight)
+        refused = (envelope.publish("No", None, b"") * 5 + envelope.publish("No.b", None, b"")) * 2
+        done = world.bus.receive(peer.session, refused, world.now, weight)
         while not done:
             done = world.bus.proceed(peer.session, world.now, weight)
-        assert len(peer.take()) == 5
+        told = Counter[str]()
+        for message in peer.take():
+            fields = error_of(message)["fields"]
+            told[fields["subject"]] += fields.get("count", 1)
+        assert told == {"No": 10, "No.b": 2}
+
+
+def test_thousands_of_refused_messages_in_a_frame_are_one_answer_and_as_many_denials() -> None:
+    world = World("allow publish a from guest\n", rates=Rates(denials=5))
+    guest = world.guest("acme")
+    guest.publish("b", times=5000)
+    refusals = guest.take()
+    assert len(refusals) < 5
+    assert sum(error_of(refusal)["fields"].get("count", 1) for refusal in refusals) == 5000
+    assert guest.session.account.ready_at > world.now + 900
 
 
 def test_a_session_that_ends_in_the_middle_of_a_frame_has_nothing_left_to_do() -> None:

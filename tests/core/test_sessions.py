@@ -191,7 +191,8 @@ def used(peer: Peer) -> set[int]:
     ],
 )
 def test_quota_refusal_names_quota_holder_and_numbers(quota: str, request_of: Any) -> None:
-    world = World(**{quota: 3})
+    bounds: dict[str, Any] = {quota: 3}
+    world = World(**bounds)
     peer = world.peer()
     for id in (1, 2, 3):
         assert peer.request(request_of(id), id)[2] == Status.OK

@@ -34,7 +34,7 @@ error, at most once a second. When the socket is ready, one line says so on stan
         Argument("--verbose", "say what was copied, every ten seconds", aliases=("-v",), arity="flag"),
     ),
     examples=(
-        Example("bus relay --listen ipc:///run/busd.sock --to vsock://host:5555", "in a guest, for its programs"),
+        Example("bus relay --listen ipc:///run/busd.sock --to vsock://host:5670", "in a guest, for its programs"),
         Example("bus relay --listen /run/busd.sock --to serial:///dev/virtio-ports/busd.0", "one program at a time"),
     ),
     impact="rw",
