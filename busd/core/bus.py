@@ -11,11 +11,12 @@ from math import inf
 from typing import Any, Final
 
 from busd.core.account import UNBOUNDED, Account, Accounts, Rates, Room
+from busd.core.arrivals import Arrivals
 from busd.core.audit import AuditTrail
 from busd.core.calls import Calls
 from busd.core.census import Census, check_claims
 from busd.core.counters import Counters
-from busd.core.deadlines import Alarm, Deadlines
+from busd.core.deadlines import Alarm
 from busd.core.fanout import Fanout
 from busd.core.gate import Gate
 from busd.core.ledger import Ledger
@@ -98,8 +99,7 @@ class Bus:
         self._decoder = Decoder()
         self._fanout = Fanout(self._tenancy, self._relay, self._decoder, self._origin)
         self._requests = Requests(self, self._gate, self._accounts, self._calls, self._counters, self._origin)
-        self._handshakes: Deadlines[Session] = Deadlines(self.alarm)
-        self._frames: Deadlines[Session] = Deadlines(self.alarm)
+        self._arrivals = Arrivals(self._accounts, self.quotas, self.alarm)
         self._sessions: dict[Session, None] = {}
         self._ready: list[Session] = []
         self._count_drop = {boundary: partial(self._dropped, boundary) for boundary in BOUNDARIES}
@@ -143,7 +143,7 @@ class Bus:
             raise BusError(Code.TOO_MANY_CONNECTIONS, used=used, limit=limit, holder=account.name) from None
         session = self._open(principal, account, now, link)
         self._sessions[session] = None
-        session.handshake_slot = self._handshakes.add(session, now + self.quotas.handshake_seconds)
+        self._arrivals.expect_hello(session, now)
         return session
 
     def attach_inside(self, pattern: str, now: float, link: object) -> Session:
@@ -259,39 +259,16 @@ class Bus:
         self._ready.append(session)
 
     def hold(self, session: Session, size: int, now: float) -> None:
-        """``session`` has sent ``size`` bytes of a frame that is not complete (0: it has none).
-
-        They are charged to who pays for the session: a frame that never ends pins memory like a message that nobody
-        reads (dbus-broker charges both), and it must end in time.
-        """
-        more = size - session.held_bytes
-        if more < 0:
-            self._accounts.release(session.account, "held_bytes", -more)
-            session.held_bytes = size
-        if not size:
-            if session.frame_slot is not None:
-                self._frames.remove(session, session.frame_slot)
-                session.frame_slot = None
-            return
-        if session.frame_slot is None:
-            self._expect_frame(session, now)
-        if more <= 0:
-            return
+        """``session`` has sent ``size`` bytes of a frame that is not complete (0: it has none)."""
         try:
-            self._accounts.charge(session.account, "held_bytes", more, now)
-            session.held_bytes = size
+            self._arrivals.hold(session, size, now)
         except BusError as error:
             self.end(session, error, Departure.PROTOCOL_ERROR, now)
 
     def keep(self, session: Session, size: int, now: float) -> None:
-        """``size`` bytes that ``session`` sent wait for its turn (0: none). They are charged like half a frame."""
-        more = size - session.kept_bytes
+        """``size`` bytes that ``session`` sent wait for its turn (0: none)."""
         try:
-            if more < 0:
-                self._accounts.release(session.account, "held_bytes", -more)
-            elif more > 0:
-                self._accounts.charge(session.account, "held_bytes", more, now)
-            session.kept_bytes = size
+            self._arrivals.keep(session, size, now)
         except BusError as error:
             self.end(session, error, Departure.PROTOCOL_ERROR, now)
 
@@ -311,6 +288,7 @@ class Bus:
         error = BusError(Code.UNIT_UNKNOWN, unit=name, reason=f"generation {unit.generation} was removed")
         for session in sessions:
             self.hold(session, 0, now)
+            self.keep(session, 0, now)
             session.outbox.clear()
             self.end(session, error, Departure.UNIT_REMOVED, now)
         return receipt
@@ -350,32 +328,15 @@ class Bus:
     def next_deadline(self) -> float | None:
         """When ``expire`` is next needed, in seconds; None when nothing waits for time to pass."""
         self.alarm.at = inf
-        deadlines = (
-            self._calls.next_deadline(),
-            self._handshakes.next(),
-            self._frames.next(),
-            self.audit.next_deadline(),
-        )
+        deadlines = (self._calls.next_deadline(), self.audit.next_deadline(), *self._arrivals.next())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def expire(self, now: float) -> None:
         """Do what is due at ``now``."""
         self._calls.expire(now)
         self.audit.expire(now)
-        for session in self._handshakes.expire(now):
-            seconds = self.quotas.handshake_seconds
-            stage = str(getattr(session.link, "stage", "connected"))
-            error = BusError(Code.HANDSHAKE_TIMEOUT, seconds=seconds, stage=stage)
-            session.handshake_slot = None
-            self.end(session, error, Departure.HANDSHAKE_TIMEOUT, now)
-        for session in self._frames.expire(now):
-            if session.received_messages != session.frame_mark:
-                # That frame has come; the one that is held now began later.
-                self._expect_frame(session, now)
-                continue
-            session.frame_slot = None
-            error = BusError(Code.FRAME_TIMEOUT, held=session.held_bytes, seconds=self.quotas.frame_seconds)
-            self.end(session, error, Departure.PROTOCOL_ERROR, now)
+        for session, error, departure in self._arrivals.expire(now):
+            self.end(session, error, departure, now)
 
     def drain(self, grace: float) -> None:
         """The node is going away within ``grace`` seconds: tell everyone, take no new calls, finish those in flight."""
@@ -536,8 +497,7 @@ class Bus:
             self.end(session, error, Departure.REFUSED, now)
             return
         principal = session.principal
-        if session.handshake_slot is not None:
-            self._handshakes.remove(session, session.handshake_slot)
+        self._arrivals.greet(session)
         session.name = self.census.name(principal.boundary)
         session.origin = envelope.origin(
             session.name, principal.boundary, principal.tenant, principal.unit, principal.generation
@@ -579,18 +539,13 @@ class Bus:
         if account.bytes is not None:
             account.bytes.spend(size, now)
 
-    def _expect_frame(self, session: Session, now: float) -> None:
-        session.frame_mark = session.received_messages
-        session.frame_slot = self._frames.add(session, now + self.quotas.frame_seconds)
-
     def _leave(self, session: Session, departure: Departure, now: float) -> None:
         """Take ``session`` off the bus: no subscriptions, no services, no calls. What waits for it may still go out."""
         if session.departure is not None:
             return
         session.departure = departure
         session.state = State.CLOSING
-        if session.handshake_slot is not None:
-            self._handshakes.remove(session, session.handshake_slot)
+        self._arrivals.greet(session)
         self._accounts.release(session.account, "subscriptions", len(session.subscriptions))
         for subscription in session.subscriptions.values():
             session.space.unsubscribe(subscription)
