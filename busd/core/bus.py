@@ -216,10 +216,6 @@ class Bus:
         self._ready.clear()
         return sessions
 
-    def put_off(self, sessions: list[Session]) -> None:
-        """``sessions``, which ``ready`` named, have not had their turn: name them again."""
-        self._ready[:0] = sessions
-
     def take(self, session: Session, limit: int = BATCH_BYTES) -> list[Part]:
         """The parts of the next frame for ``session``, in order; [] when nothing waits."""
         outbox = session.outbox

@@ -16,6 +16,9 @@ BACKLOG: Final = 4096
 BURST: Final = 64
 """Connections accepted in one turn of the loop: a storm of them must not hold up messages."""
 
+BURST_PACED: Final = 1
+"""The same where their rate is bounded: many units may storm at once, and each connection takes 0.06 ms."""
+
 PAUSE_SECONDS: Final = 0.1
 """How long accepting rests when the process has no descriptor left, not even by giving up its spare one."""
 
@@ -78,7 +81,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         connects = self._admission.connects
-        for _ in range(BURST):
+        for _ in range(BURST if connects is None else BURST_PACED):
             if connects is not None and (wait := connects.ready_at - clock()) > 0:
                 # What comes too fast waits in the kernel's queue, then in its own connect(): nothing is spent on it.
                 self._rest(wait)

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from busd.core.bus import Bus
 from busd.core.reasons import Departure
 from busd.core.session import Session
-from busd.edge.turns import TURN_SECONDS, Turns
+from busd.edge.turns import Turns
 from busproto.errors import BusError, Code
 
 clock: Final[Callable[[], float]] = time.monotonic
@@ -154,35 +154,13 @@ class Pump:
 
     def _flush(self) -> None:
         self._scheduled = False
-        others = []
         for session in self.bus.ready():
-            if session.account.loop is not None:
-                others.append(session)
-                continue
             link: Link = session.link  # type: ignore[assignment]
             link.flush()
-        if others:
-            self._flush_others(others)
         if self._finished is not None and not self.bus.calls_in_flight:
             self._finished.set()
         if self.bus.alarm.at < self._due:
             self._arm()
-
-    def _flush_others(self, sessions: list[Session]) -> None:
-        """Write to whom the node does not belong: their own time, and no more of it in one turn than for reading."""
-        begin = clock()
-        end = begin + TURN_SECONDS
-        for index, session in enumerate(sessions):
-            link: Link = session.link  # type: ignore[assignment]
-            link.flush()
-            now = clock()
-            if session.account.loop is not None:
-                session.account.loop.spend(now - begin, now)
-            begin = now
-            if now > end:
-                self.bus.put_off(sessions[index + 1 :])
-                self.wake()
-                return
 
     def _arm(self) -> None:
         """Set the timer for the next deadline, if that is earlier than the one it is set for."""

@@ -15,16 +15,16 @@ from typing import Final, Protocol
 from busd.core.account import Account
 from busd.core.session import Session
 
-TURN_SECONDS: Final = 1e-3
+TURN_SECONDS: Final = 250e-6
 """What all accounts together may take of one turn of the loop, while others wait."""
 
-QUANTUM_SECONDS: Final = 250e-6
+QUANTUM_SECONDS: Final = 100e-6
 """What one account may take before the next one has its turn."""
 
 
 READ_SECONDS: Final = 40e-6
-"""What it costs to read a connection again that has had its turn: a quarter of a mebibyte is copied. It is counted with
-the turn that lets it be read, or a thousand connections could have the loop read for as long as they like."""
+"""What reading a connection may cost that has had its turn: a quarter of a mebibyte is copied. It is counted with the
+turn that lets it be read, or a thousand connections could have the loop read for as long as they like."""
 
 
 class Stepper(Protocol):
@@ -33,7 +33,7 @@ class Stepper(Protocol):
     session: Session
 
     def step(self) -> bool:
-        """Do a little of it, less than a quantum; False when nothing is left, and it is read again."""
+        """Do a little of it, less than a quantum; False when nothing is left, and its connection is read again."""
 
 
 class Turns:
@@ -107,10 +107,9 @@ class Turns:
             else:
                 reads += 1
             now = self._clock()
-        took = now - start + reads * READ_SECONDS
         if account.loop is not None:
-            account.loop.spend(took, now)
-        return took, now
+            account.loop.spend(now - start, now)
+        return now - start + reads * READ_SECONDS, now
 
     def _wake_later(self, now: float) -> None:
         """Let the accounts in debt come back when the first of them has paid."""
