@@ -168,7 +168,7 @@ class Admission:
 
     async def _open(self, connection: Connection, peer: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: connection, peer)
+            await self._loop.connect_accepted_socket(connection.protocol, peer)
         except OSError as error:
             peer.close()
             self._pump.detach(connection.session)
