@@ -34,6 +34,7 @@ from busd.ops.address import TcpAddress
 from busd.ops.auditwriter import AuditWriter, open_audit
 from busd.ops.descriptors import Descriptors, raise_limit
 from busd.ops.explain import changed
+from busd.ops.garbage import Garbage
 from busd.ops.keyfolder import KeyFolder
 from busd.ops.keys import Config
 from busd.ops.lag import LoopLag
@@ -121,6 +122,9 @@ class Node:
         )
         self._pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=config.busy_poll_us / 1e6)
         stack.callback(self._pump.stop)
+        garbage = Garbage(lambda: self.bus.received_messages)
+        garbage.start()
+        stack.push_async_callback(garbage.stop)
         await self._open_audit(stack)
         self._open_host(stack)
         self._open_guests(stack)

@@ -18,6 +18,13 @@ LOOP_BURST_SECONDS: Final = 0.02
 """Time of the routing loop that an account may use at once: what others wait for, once, when a flood begins."""
 
 
+LONG_SECONDS: Final = 1e-3
+"""From here on it is long."""
+
+DEAREST: Final = 50.0
+"""How many times as dear it becomes at most: 10 ms cost 100 ms, 50 ms two and a half seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """How fast an account may go; 0 is as fast as it can. Who is faster is read more slowly: nothing is lost."""
@@ -72,6 +79,15 @@ class Account:
         """From when on it may go on; in the past while it is not too fast."""
         buckets = (self.messages, self.bytes, self.calls, self.denials, self.loop)
         return max((bucket.ready_at for bucket in buckets if bucket is not None), default=0.0)
+
+    def take_time(self, seconds: float, now: float) -> None:
+        """It had the loop for ``seconds``, without a pause.
+
+        What takes long at once is dearer than the same in small steps, for nobody else had a turn meanwhile: it is
+        charged by the square, so that it comes seldom enough to be seen by few.
+        """
+        if self.loop is not None:
+            self.loop.spend(seconds * min(max(1.0, seconds / LONG_SECONDS), DEAREST), now)
 
     def debts(self, now: float) -> list[str]:
         """The rates that it has overdrawn at ``now``."""

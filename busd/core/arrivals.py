@@ -1,6 +1,7 @@
 """What has begun to come and is not complete: handshakes and frames, each with its deadline and its charge."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from busd.core.account import Accounts
 from busd.core.deadlines import Alarm, Deadlines
@@ -8,6 +9,10 @@ from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
 from busd.core.session import Session
 from busproto.errors import BusError, Code
+
+LATE_AT_ONCE: Final = 8
+"""Connections that are cut off in one go because they said nothing; the next ones follow in the next turn of the loop.
+A flood of them comes at once, and leaves at once."""
 
 
 class Arrivals:
@@ -59,7 +64,7 @@ class Arrivals:
 
     def expire(self, now: float) -> Iterator[tuple[Session, BusError, Departure]]:
         """Who is late at ``now``, and what with."""
-        for session in self._handshakes.expire(now):
+        for session in self._handshakes.expire(now, LATE_AT_ONCE):
             session.handshake_slot = None
             stage = str(getattr(session.link, "stage", "connected"))
             error = BusError(Code.HANDSHAKE_TIMEOUT, seconds=self._quotas.handshake_seconds, stage=stage)

@@ -36,13 +36,16 @@ from busd.core.units import Receipt, Unit, Units, take_down
 from busproto import envelope
 from busproto.envelope import KIND_NAMES, SKIPPABLE, VERSION, Batch, Decoder, Kind
 from busproto.errors import BusError, Code
-from busproto.limits import BATCH_BYTES, ENVELOPES_PER_FRAME, FRAME_BYTES, ID_FIRST
+from busproto.limits import BATCH_BYTES, FRAME_BYTES, ID_FIRST
 
 RUN_MESSAGES: Final = 8192
 """Messages that are forwarded as one slice: half of what a frame may hold, so that a slice always fits into one."""
 
 WHOLE: Final = 1 << 30
 """More things than a frame can hold: all of it is handled at once."""
+
+UNKNOWN_WEIGHT: Final = 8
+"""What a subject weighs more that was not seen before: who receives it has to be found among all subscriptions."""
 
 BROKER: Final = "$bus"
 """The endpoint that the broker itself is, in origins."""
@@ -171,7 +174,7 @@ class Bus:
         if session.state is State.CLOSING:
             return True
         try:
-            batch = self._decoder.decode(frame, fold=True)
+            batch = self._decoder.decode(frame, fold=True, limit=session.envelopes)
         except BusError as error:
             self.end(session, error, Departure.PROTOCOL_ERROR, now)
             return True
@@ -186,10 +189,6 @@ class Bus:
             return True
         if session.account.paced:
             self._pace(session.account, count, len(frame), now)
-        if len(batch.envelopes) > self.quotas.tenant_envelopes and not session.principal.is_node:
-            excess = BusError(Code.ENVELOPE_TOO_MANY, limit=self.quotas.tenant_envelopes)
-            self.end(session, excess, Departure.PROTOCOL_ERROR, now)
-            return True
         return self._handle(session, frame, batch, 0, weight, now)
 
     def proceed(self, session: Session, now: float, weight: int = WHOLE) -> bool:
@@ -351,6 +350,11 @@ class Bus:
         """Calls whose caller waits."""
         return self._calls.in_flight
 
+    @property
+    def received_messages(self) -> int:
+        """Envelopes received since the start."""
+        return sum(self._counters.received_messages.values())
+
     def statistics(self) -> BusStatistics:
         """Figures of the whole bus."""
         counters = self._counters
@@ -420,7 +424,10 @@ class Bus:
             plan = None
             publishes = kind == Kind.PUBLISH and publishing
             if publishes:
-                plan = plans.get(message[1]) or self._plan(session, message[1], counts[index], now)
+                plan = plans.get(message[1])
+                if plan is None:
+                    plan = self._plan(session, message[1], counts[index], now)
+                    weight -= UNKNOWN_WEIGHT
                 if plan is run and messages < RUN_MESSAGES and (run is None or not run.latest):
                     messages += counts[index]
                     continue
@@ -507,7 +514,7 @@ class Bus:
             "generation": principal.generation,
             "max_payload": self.quotas.max_payload,
             "max_frame": FRAME_BYTES,
-            "max_envelopes": ENVELOPES_PER_FRAME if principal.is_node else self.quotas.tenant_envelopes,
+            "max_envelopes": session.envelopes,
         }
         session.outbox.put_control(None, envelope.welcome(min(message[1], VERSION), session.name, info))
         self.census.enter(session)

@@ -61,11 +61,16 @@ class Deadlines(Generic[Thing]):
             del self._slots[heapq.heappop(order)]
         return order[0] / TICKS_PER_SECOND if order else None
 
-    def expire(self, now: float) -> list[Thing]:
-        """Remove and return what is due at ``now``, earliest slot first."""
+    def expire(self, now: float, most: int | None = None) -> list[Thing]:
+        """Remove and return what is due at ``now``, earliest slot first; at most ``most``, the rest is still due."""
         due: list[Thing] = []
         while self._order and self._order[0] <= now * TICKS_PER_SECOND:
-            slot = self._slots.pop(heapq.heappop(self._order))
-            due.extend(slot)
-            slot.clear()
+            slot = self._slots[self._order[0]]
+            while slot and len(due) != most:
+                thing = next(iter(slot))
+                del slot[thing]
+                due.append(thing)
+            if slot:
+                break
+            del self._slots[heapq.heappop(self._order)]
         return due

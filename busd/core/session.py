@@ -10,6 +10,7 @@ from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
 from busd.core.states import State
 from busproto.envelope import Batch
+from busproto.limits import ENVELOPES_PER_FRAME
 
 if TYPE_CHECKING:
     from busd.core.account import Account
@@ -47,6 +48,7 @@ class Session:
         "calls",
         "claims",
         "departure",
+        "envelopes",
         "error",
         "frame_mark",
         "frame_slot",
@@ -84,6 +86,8 @@ class Session:
         self.outbox: Outbox
         self.quotas = quotas
         self.link = link
+        self.envelopes = ENVELOPES_PER_FRAME if principal.is_node else quotas.tenant_envelopes
+        """How many it may send in a frame."""
         self.attached_at = now
         self.state = State.OPENING
         self.name = ""

@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.session.account.paced:
-            self.charge_read(len(data))
+            self.charge_read(len(data), clock())
             self._data = memoryview(data)
             self._wait()
             return
@@ -287,10 +287,10 @@ class Connection(asyncio.Protocol):
             self._reader = _LargeFrameReader(self, self._zmtp)
             self._switch(self._reader)
 
-    def charge_read(self, size: int) -> None:
-        """``size`` bytes were read: that was time of the loop too."""
-        if (loop := self.session.account.loop) is not None:
-            loop.spend(READ_SECONDS + size * READ_SECONDS_PER_BYTE, clock())
+    def charge_read(self, size: int, begin: float) -> None:
+        """``size`` bytes were read, and taken in since ``begin``: that was time of the loop too."""
+        now = clock()
+        self.session.account.take_time(now - begin + READ_SECONDS + size * READ_SECONDS_PER_BYTE, now)
 
     def read_room(self) -> memoryview:
         """Where the next bytes of a connection that takes turns are to be read, and no more of them than that."""
@@ -300,12 +300,13 @@ class Connection(asyncio.Protocol):
 
     def room_filled(self, size: int) -> None:
         """``size`` bytes were read into that."""
-        self.charge_read(size)
+        begin = clock()
         if not self._direct:
             self._data = memoryview(bytes(_ROOM[:size]))
         elif frames := self._zmtp.buffer_updated(size):
             self._frames.extend(frames)
         self._wait()
+        self.charge_read(size, begin)
 
     def finish_large_frame(self, frames: list[bytes]) -> None:
         """The large frame is complete (``frames`` holds it): read as usual again."""

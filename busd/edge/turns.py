@@ -106,9 +106,8 @@ class Turns:
                 queue.append(stepper)
             else:
                 reads += 1
-            now = self._clock()
-        if account.loop is not None:
-            account.loop.spend(now - start, now)
+            before, now = now, self._clock()
+            account.take_time(now - before, now)
         return now - start + reads * READ_SECONDS, now
 
     def _wake_later(self, now: float) -> None:

@@ -359,9 +359,9 @@ class Tenants:
     )
     calls_per_second: int = key(
         Count(0, 10_000_000),
-        20_000,
+        5_000,
         "Calls a second of one tenant; one that calls faster is read more slowly. 0: no bound.",
-        "A call costs the broker ten times what a message does.",
+        "A call costs the broker ten times what a message does, and a service that tenants share far more.",
     )
     denials_per_second: int = key(
         Count(0, 1_000_000),

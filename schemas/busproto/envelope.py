@@ -5,6 +5,7 @@ The layout of each kind is the table in ``schemas/README.md``; `_SHAPES` below i
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -423,8 +424,8 @@ class Decoder:
         self._reader = _unpacker(use_list=False)
         self._unpacker = _unpacker()
 
-    def decode(self, frame: bytes, *, fold: bool = False) -> Batch:
-        """Decode one frame of one or more envelopes.
+    def decode(self, frame: bytes, *, fold: bool = False, limit: int = ENVELOPES_PER_FRAME) -> Batch:
+        """Decode one frame of one or more envelopes, at most ``limit`` (a folded run is one of them).
 
         Skippable kinds are left in, for the caller to count. In frames above ``LARGE_FRAME_BYTES`` a payload above 255
         bytes may be a ``memoryview`` into ``frame`` instead of ``bytes``: it has not been copied. With ``fold``,
@@ -435,7 +436,7 @@ class Decoder:
             BusError: 1010 to 1013, naming the envelope. If this raises anything else, that is a bug.
         """
         if len(frame) > LARGE_FRAME_BYTES:
-            return self._decode_large(frame)
+            return self._decode_large(frame, limit)
         unpacker = self._unpacker
         envelopes: list[list[Any]] = []
         offsets = [0]
@@ -446,7 +447,7 @@ class Decoder:
             base = tell()
             unpacker.feed(frame)
             last = ""
-            for envelope in unpacker:
+            for envelope in islice(unpacker, limit + 1):
                 start = end
                 end = tell() - base
                 count = 1
@@ -490,6 +491,9 @@ class Decoder:
         except BusError:
             self._unpacker = _unpacker()
             raise
+        if len(envelopes) > limit:
+            self._unpacker = _unpacker()
+            raise BusError(Code.ENVELOPE_TOO_MANY, limit=limit)
         if end != len(frame) or not envelopes:
             self._unpacker = _unpacker()
             raise _malformed(sum(counts), "it ends in the middle" if frame else "the frame is empty")
@@ -508,7 +512,7 @@ class Decoder:
             BusError: 1010 or 1011. If this raises anything else, that is a bug.
         """
         if len(frame) > LARGE_FRAME_BYTES:
-            return self._decode_large(frame).envelopes
+            return self._decode_large(frame, ENVELOPES_PER_FRAME).envelopes
         unpacker = self._reader
         envelopes: list[Sequence[Any]] = []
         try:
@@ -528,7 +532,7 @@ class Decoder:
             raise BusError(Code.ENVELOPE_TOO_MANY, limit=ENVELOPES_PER_FRAME)
         return envelopes
 
-    def _decode_large(self, frame: bytes) -> Batch:
+    def _decode_large(self, frame: bytes, limit: int) -> Batch:
         """As ``decode``, but payloads stay where they are: each envelope is read through a window of BATCH_BYTES."""
         if len(frame) > FRAME_BYTES:
             raise BusError(Code.FRAME_TOO_LARGE, size=len(frame), limit=FRAME_BYTES)
@@ -558,8 +562,8 @@ class Decoder:
                 raise _malformed(len(envelopes), error) from None
             if structure > STRUCTURE_BYTES:
                 raise _malformed(len(envelopes), f"more than {STRUCTURE_BYTES} bytes besides strings and payloads")
-            if len(envelopes) > ENVELOPES_PER_FRAME:
-                raise BusError(Code.ENVELOPE_TOO_MANY, limit=ENVELOPES_PER_FRAME)
+            if len(envelopes) > limit:
+                raise BusError(Code.ENVELOPE_TOO_MANY, limit=limit)
         return Batch(envelopes, offsets, [1] * len(envelopes))
 
     def _examine(self, envelope: Any, index: int) -> None:
