@@ -13,10 +13,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 SECONDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench fuzz clean
+.PHONY: help run test check format bench bench-hostile fuzz clean
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: $(VENV)/.installed-run  ## start a node with this machine's telemetry, show its traffic until Ctrl-C
 	@$(BIN)/python -m busd.demo
@@ -37,6 +37,9 @@ format: $(VENV)/.installed-dev  ## format the code and apply what ruff can repai
 
 bench: $(VENV)/.installed-dev  ## measure against nats-server in one run; prints ratios, writes bench-results/
 	@$(BIN)/python tests/bench/run.py
+
+bench-hostile: $(VENV)/.installed-dev  ## measure what others notice while one tenant attacks the broker (four minutes)
+	@$(BIN)/python tests/bench/hostile.py
 
 fuzz: $(VENV)/.installed-dev  ## fuzz every decoder for SECONDS each (default 100: about ten minutes), with a new seed
 	@seed=$${SEED:-$$(date +%s)}; echo "seed $$seed; the same again: make fuzz SEED=$$seed"; \

@@ -50,6 +50,9 @@ from busproto.errors import BusError, Code
 HOST_SOCKET_MODE: Final = 0o666
 """Whoever can reach the run directory may connect: the kernel says who it is, and policy what it may do."""
 
+CONNECTS_BURST_SECONDS: Final = 4.0
+"""What a unit may connect at once, in seconds of its rate: all its agents come when it starts."""
+
 NEWS: Final = frozenset({"guest-added", "guest-removed"})
 """Events of the edge that are nobody's fault."""
 
@@ -339,4 +342,4 @@ def _condition(worker: Worker) -> str:
 
 
 def _connects(rate: int) -> TokenBucket | None:
-    return TokenBucket(rate, rate) if rate else None
+    return TokenBucket(rate, CONNECTS_BURST_SECONDS * rate) if rate else None

@@ -41,14 +41,18 @@ class RunningNode(NamedTuple):
 
 
 @contextmanager
-def running_node(run_dir: Path, *flags: str) -> Iterator[RunningNode]:
+def running_node(run_dir: Path, *flags: str, descriptors: int | None = None) -> Iterator[RunningNode]:
     """``busd run`` on ``run_dir`` until the end of the block; then it must end by itself, with status 0.
 
-    Unix socket only, no HTTP; ``flags`` come after that and so may say otherwise. Its log goes to standard error, where
-    pytest shows it when the test fails.
+    Unix socket only, no HTTP, no manifest asked for; ``flags`` come after that and so may say otherwise. Its log goes
+    to standard error, where pytest shows it when the test fails. ``descriptors`` is how many it may have.
     """
     socket = run_dir / "host.sock"
-    command = [sys.executable, "-m", "busd", "run", "--run-dir", str(run_dir), "--http-listen", "off", *flags]
+    command = [sys.executable, "-m", "busd", "run", "--run-dir", str(run_dir)]
+    command += ["--http-listen", "off", "--manifest", "allow", *flags]
+    if descriptors is not None:
+        limit = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
+        command = [sys.executable, "-c", f"{limit}; os.execv(sys.executable, sys.argv[1:])", *command]
     with subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: socket.exists() or process.poll() is not None, what="the node's socket")

@@ -6,7 +6,7 @@ design: schemas <- core <- edge, ops <- node;  schemas <- clients <- components.
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -16,16 +16,21 @@ LONGEST_MODULE = 800
 
 # A room is a prefix of a module's name; the longest that fits is the module's room. Beside itself a room may import
 # the rooms named here, and anything that is not ours. What is directly in busd/ (node.py, __main__.py) is the roof.
+BESIDE: Final = frozenset({"busd.ops.configdir", "busd.ops.policyfolder", "busd.ops.statedir"})
+"""Parts of ops that commands use without a node; rooms of their own, so that nothing else of ops comes along."""
+
 ROOMS: dict[str, frozenset[str]] = {
     "busproto": frozenset(),
     "busd.core": frozenset({"busproto"}),
     "busd.edge": frozenset({"busproto", "busd.core"}),
-    "busd.ops": frozenset({"busproto", "busd.core"}),
+    "busd.ops": frozenset({"busproto", "busd.core", *BESIDE}),
+    **dict.fromkeys(BESIDE, frozenset({"busproto", "busd.core", *BESIDE})),
     "busclient": frozenset({"busproto"}),
     "busclient.testing": frozenset({"busproto", "busclient", "busd.core"}),
-    "buscli": frozenset({"busproto", "busclient"}),
+    "buscli": frozenset({"busproto", "busclient", "buscli.offline"}),
+    "buscli.offline": frozenset({"busproto", "busd.core", *BESIDE}),
     "busd.components": frozenset({"busproto", "busclient"}),
-    "busd": frozenset({"busproto", "busd.core", "busd.edge", "busd.ops", "busd.components", "busclient"}),
+    "busd": frozenset({"busproto", "busd.core", "busd.edge", "busd.ops", *BESIDE, "busd.components", "busclient"}),
 }
 PURE = ("busproto", "busd.core")
 IMPURE_MODULES = frozenset({"socket", "asyncio", "zmq", "time", "os", "random", "secrets", "threading", "selectors"})
@@ -118,6 +123,7 @@ KNOWN = frozenset(
         "busd",
         "busd.core",
         "busd.core.bus",
+        "busd.core.policy",
         "busd.edge.acceptor",
         "busd.ops.config",
         "busd.node",
@@ -125,6 +131,8 @@ KNOWN = frozenset(
         "busclient",
         "busclient.testing",
         "buscli",
+        "buscli.offline",
+        "busd.ops.policyfolder",
     }
 )
 
@@ -146,6 +154,9 @@ KNOWN = frozenset(
         ("busclient", "from busd.core.bus import Bus", "busd.core.bus"),
         ("busclient", "import buscli", "buscli"),
         ("buscli", "import busd.node", "busd.node"),
+        ("buscli", "from busd.core.policy import Policy", "busd.core.policy"),
+        ("buscli.offline", "from busd.ops.config import Config", "busd.ops.config"),
+        ("busd.ops.policyfolder", "from busd.ops.config import Config", "busd.ops.config"),
         ("buscli", "from busd import __version__", "imports busd (busd)"),
         ("busproto.errors", "import busclient", "busclient"),
     ],
@@ -165,6 +176,9 @@ def test_an_import_that_runs_up_is_found(importer: str, source: str, wrong: str)
         ("busd.node", "from busd.ops.config import Config\nfrom busd.edge.acceptor import A\nimport busd.components"),
         ("busclient.testing", "from busd.core.bus import Bus\nimport busclient"),
         ("buscli", "from busclient import connect"),
+        ("buscli", "from buscli.offline import lint"),
+        ("buscli.offline", "from busd.core.policy import Policy\nfrom busd.ops.policyfolder import load_policy"),
+        ("busd.ops.policyadmin", "from busd.ops.policyfolder import load_policy"),
         ("busd.components.telemetry", "import busclient\nimport psutil\nfrom busd import __version__"),
     ],
 )

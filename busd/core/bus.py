@@ -47,6 +47,9 @@ WHOLE: Final = 1 << 30
 UNKNOWN_WEIGHT: Final = 8
 """What a subject weighs more that was not seen before: who receives it has to be found among all subscriptions."""
 
+RECEIVERS_WEIGHT: Final = 16
+"""Receivers of a run that weigh as much as a call."""
+
 BROKER: Final = "$bus"
 """The endpoint that the broker itself is, in origins."""
 
@@ -433,6 +436,7 @@ class Bus:
                     continue
             if run is not None:
                 forward(session, run, subject, frame, begin, offsets[index], messages)
+                weight -= len(run.receivers) // RECEIVERS_WEIGHT
             run = plan
             weight -= 1
             if publishes:

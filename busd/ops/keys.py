@@ -341,9 +341,10 @@ class Tenants:
     )
     connects_per_second: int = key(
         Count(0, 1_000_000),
-        100,
-        "Connections a second of one unit, and at once; more wait in the kernel's queue. 0: no bound.",
-        "A handshake costs the broker 60 us: a flood of them takes less than a hundredth of a core.",
+        25,
+        "Connections a second of one unit, and four times as many at once; more wait in the kernel's queue. 0: no "
+        "bound.",
+        "One that comes and goes costs the broker 0.3 ms: a flood of them takes less than a hundredth of a core.",
     )
     messages_per_second: int = key(
         Count(0, 100_000_000),

@@ -425,7 +425,7 @@ class Decoder:
         self._unpacker = _unpacker()
 
     def decode(self, frame: bytes, *, fold: bool = False, limit: int = ENVELOPES_PER_FRAME) -> Batch:
-        """Decode one frame of one or more envelopes, at most ``limit`` (a folded run is one of them).
+        """Decode one frame of one or more envelopes, at most ``limit``.
 
         Skippable kinds are left in, for the caller to count. In frames above ``LARGE_FRAME_BYTES`` a payload above 255
         bytes may be a ``memoryview`` into ``frame`` instead of ``bytes``: it has not been copied. With ``fold``,
@@ -459,7 +459,7 @@ class Decoder:
                     if types == _PLAIN_PUBLISH and a == Kind.PUBLISH:
                         # A message without headers, as most are: nothing is left to check.
                         if fold and b == last and len(d) < 256:
-                            stop, count = _find_run(frame, start, end, len(d))
+                            stop, count = _find_run(frame, start, end, len(d), limit)
                             if stop > end:
                                 unpacker.read_bytes(stop - end)
                                 end = stop
@@ -491,14 +491,12 @@ class Decoder:
         except BusError:
             self._unpacker = _unpacker()
             raise
-        if len(envelopes) > limit:
+        if sum(counts) > limit:
             self._unpacker = _unpacker()
             raise BusError(Code.ENVELOPE_TOO_MANY, limit=limit)
         if end != len(frame) or not envelopes:
             self._unpacker = _unpacker()
             raise _malformed(sum(counts), "it ends in the middle" if frame else "the frame is empty")
-        if sum(counts) > ENVELOPES_PER_FRAME:
-            raise BusError(Code.ENVELOPE_TOO_MANY, limit=ENVELOPES_PER_FRAME)
         return Batch(envelopes, offsets, counts)
 
     def read(self, frame: bytes) -> Sequence[Sequence[Any]]:
@@ -590,8 +588,10 @@ class Decoder:
             raise _refusal(kind, reason)
 
 
-def _find_run(frame: bytes, start: int, end: int, payload: int) -> tuple[int, int]:
+def _find_run(frame: bytes, start: int, end: int, payload: int, most: int) -> tuple[int, int]:
     """How far publishes go on behind ``frame[start:end]`` that begin with the same bytes, and how many that makes.
+
+    Not many more than ``most``: who sends more than that is refused.
 
     ``payload`` is the length of the first one's, which stands last (the caller has seen to that: behind an appended
     field a sender could hide what is not looked at) and must have a two-byte header (msgpack's bin 8), as in those that
@@ -604,7 +604,7 @@ def _find_run(frame: bytes, start: int, end: int, payload: int) -> tuple[int, in
     length = len(head)
     size = len(frame)
     count = 1
-    while frame.startswith(head, end):
+    while count <= most and frame.startswith(head, end):
         after = end + length
         if after >= size or (stop := after + 1 + frame[after]) > size:
             break

@@ -25,6 +25,7 @@ from busd.core.session import Session  # noqa: E402
 from busproto import envelope  # noqa: E402
 from busproto.envelope import Decoder, Kind, Status  # noqa: E402
 from busproto.limits import BATCH_BYTES  # noqa: E402
+from tests.core.peer import OPEN, made  # noqa: E402
 
 PAYLOAD = bytes(100)
 SUBJECT = "bench.data"
@@ -48,7 +49,7 @@ class Floor:
     """A bus and its sessions, with a clock that stands still."""
 
     def __init__(self) -> None:
-        self.bus = Bus(node="bench", software="bench", now=0.0)
+        self.bus = Bus(node="bench", software="bench", policy=made(OPEN), now=0.0)
         self._principal = Principal("host", "node", "bench", 1, 0, 0, 1, ())
         self._decoder = Decoder()
 

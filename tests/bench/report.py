@@ -76,13 +76,17 @@ def table(rows: list[Row]) -> str:
     lines: list[tuple[str, ...]] = [HEADINGS]
     for row in rows:
         lines += _lines(row)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    left = (True, True, False, True, False, False, False, True)
+    return aligned_table(lines, left=(0, 1, 3, len(HEADINGS) - 1))
+
+
+def aligned_table(lines: list[tuple[str, ...]], left: tuple[int, ...]) -> str:
+    """``lines`` with the first as headings, in columns: those in ``left`` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def aligned(line: tuple[str, ...]) -> str:
-        cells = zip(line, widths, left, strict=True)
+        cells = enumerate(zip(line, widths, strict=True))
         return "  ".join(
-            f"{cell:<{width}}" if to_left else f"{cell:>{width}}" for cell, width, to_left in cells
+            f"{cell:<{width}}" if column in left else f"{cell:>{width}}" for column, (cell, width) in cells
         ).rstrip()
 
     rule = "-" * len(aligned(tuple("x" * width for width in widths)))

@@ -172,3 +172,23 @@ def test_the_attach_tool_holds_endpoints_of_a_running_broker(tmp_path: Path) -> 
             busd.terminate()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("60 endpoints attached in ")
+
+
+def test_the_hostile_benchmark_says_what_others_noticed(tmp_path: Path) -> None:
+    out = tmp_path / "hostile.json"
+    command = [sys.executable, str(RUN.with_name("hostile.py")), "--json", str(out)]
+    done = subprocess.run([*command, "--quick", "--only", "calls"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "MISSED" in done.stdout or " met" in done.stdout
+    results: dict[str, Any] = json.loads(out.read_text())
+    (row,) = results["attacks"]
+    assert row["attack"] == "calls"
+    assert row["rate"] > 0
+    assert row["errors"] == []
+    assert row["recovered"] is not None
+    for kind in ("own", "node", "host"):
+        assert 0 < results["idle"][kind]["p50"] <= results["idle"][kind]["p99"]
+        assert row["ratios"][kind] == pytest.approx(row["hostile"][kind]["p99"] / row["quiet"][kind]["p99"])
+    assert row["met"] is (max(row["ratios"].values()) <= results["bars"]["p99_ratio"])
+    assert subprocess.run([*command, "--seconds", "0"], capture_output=True, timeout=60).returncode == 1
+    assert subprocess.run([*command, "--only", "nothing"], capture_output=True, timeout=60).returncode == 2

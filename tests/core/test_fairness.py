@@ -254,11 +254,11 @@ def test_refusals_are_told_once_however_a_frame_is_cut() -> None:
 def test_thousands_of_refused_messages_in_a_frame_are_one_answer_and_as_many_denials() -> None:
     world = World("allow publish a from guest\n", rates=Rates(denials=5))
     guest = world.guest("acme")
-    guest.publish("b", times=5000)
+    guest.publish("b", times=1000)
     refusals = guest.take()
     assert len(refusals) < 5
-    assert sum(error_of(refusal)["fields"].get("count", 1) for refusal in refusals) == 5000
-    assert guest.session.account.ready_at > world.now + 900
+    assert sum(error_of(refusal)["fields"].get("count", 1) for refusal in refusals) == 1000
+    assert guest.session.account.ready_at > world.now + 180
 
 
 def test_a_session_that_ends_in_the_middle_of_a_frame_has_nothing_left_to_do() -> None:
