@@ -96,7 +96,12 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals) -> 
     with tempfile.TemporaryDirectory() as directory:  # not tmp_path: a socket's path is short
         environment = {**os.environ, "TMPDIR": directory}
         with subprocess.Popen(
-            [sys.executable, str(RUN), *options], env=environment, stdout=quiet, stderr=quiet
+            [sys.executable, str(RUN), *options],
+            env=environment,
+            stdout=quiet,
+            stderr=quiet,
+            # Whoever starts the tests in the background of a script has them ignore it, and so all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as bench:
             try:
                 children = wait_for_children(psutil.Process(bench.pid), 3)
