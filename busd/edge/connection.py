@@ -156,7 +156,9 @@ class Connection(asyncio.Protocol):
             self._wait()
             return
         self._pump.receive(self.session, self._parse(data))
-        self._advance()
+        zmtp = self._zmtp
+        if zmtp.held_bytes or zmtp.unsent is not None or self.session.held_bytes or self._violation is not None:
+            self._advance()
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -81,7 +81,9 @@ class Pump:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        self._poll_soon(now)
+        if now - self._last < BUSY_GAP_SECONDS and not self._polling:
+            self._poll_soon(now)
+        self._last = now
 
     def _police(self, session: Session, now: float) -> None:
         """One whose link cannot be read more slowly (CURVE) ends when it is too far ahead of what it may do."""
