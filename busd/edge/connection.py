@@ -105,10 +105,13 @@ class Connection(asyncio.Protocol):
             return
         session = self.session
         if session.account.paced:
-            self._writes = True
-            self._queue()
             if session.closing:
-                self._end(transport)
+                # Whoever is cut off shall know why, even if it would have to wait for its turn.
+                self._write_on(transport)
+            else:
+                self._writes = True
+            if self._writes:
+                self._queue()
             return
         if self._zmtp.ready:
             outbox = session.outbox

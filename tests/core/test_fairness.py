@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from busd.core.account import Rates
+from busd.core.account import Account, Rates
 from busd.core.principal import Principal
 from busd.core.units import Unit
 from busproto import envelope
@@ -298,3 +298,16 @@ def test_who_is_unowned_is_shown_where_no_manifest_is_required() -> None:
     world.peer(component="x")
     (row,) = world.peer(component="y", owner="me", purpose="looks").ask("$bus.list", {"limit": 1})["endpoints"]
     assert row["unowned"] == ["owner", "purpose"]
+
+
+def test_what_holds_the_loop_for_long_is_dearer_than_the_same_in_small_steps() -> None:
+    small = Account("tenant small", rates=Rates(loop=0.2), now=0.0)
+    long = Account("tenant long", rates=Rates(loop=0.2), now=0.0)
+    for step in range(100):
+        small.take_time(100e-6, 0.0 + step * 100e-6)
+    long.take_time(10e-3, 0.0)
+    assert small.ready_at < 0.1
+    assert long.ready_at == pytest.approx(10 * 10e-3 / 0.2, abs=0.03)
+    longest = Account("tenant longest", rates=Rates(loop=0.2), now=0.0)
+    longest.take_time(10.0, 0.0)
+    assert longest.ready_at <= 50 * 10.0 / 0.2

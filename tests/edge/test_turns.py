@@ -241,3 +241,17 @@ def test_the_node_itself_is_not_held_up_by_turns(tmp_path: Path, loop: str) -> N
                 assert (await peer.expect(Kind.PONG))[1] == token
 
     run(main(), loop)
+
+
+@both
+def test_on_a_link_that_cannot_be_read_more_slowly_who_is_far_too_fast_is_cut_off(tmp_path: Path, loop: str) -> None:
+    async def main() -> None:
+        async with listening(tmp_path / "s", rates=Rates(messages=10)) as node:
+            (peer,) = await tenant_peers(node, "acme")
+            (session,) = node.bus.census
+            node.pump.receive(session, [envelope.publish("a", None, b"")] * 15)
+            assert not session.closing
+            node.pump.receive(session, [envelope.publish("a", None, b"")] * 15)
+            assert (await peer.ended())["code"] == 4004
+
+    run(main(), loop)
