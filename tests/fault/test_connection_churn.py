@@ -24,7 +24,7 @@ WARM = 500
 """Cycles before the first look: what a broker allocates once is allocated by then."""
 
 UNITS = 8
-GROWTH = (4 << 20) + 300 * CYCLES
+GROWTH = (8 << 20) + 100 * CYCLES
 """Bytes that the broker may have grown by. The last departures are kept, and the allocator keeps room; a session that
 is forgotten is several thousand bytes."""
 
