@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from busd.core.ledger import Ledger
 from busd.core.principal import Principal
-from busd.core.quotas import SHARED, Quotas, exceeded
+from busd.core.quotas import Quotas, exceeded
 from busd.core.tokenbucket import TokenBucket
-from busproto.errors import BusError
 
 BURST_SECONDS: Final = 1.0
 """What may be done at once, in seconds of its rate."""
@@ -55,7 +54,7 @@ UNBOUNDED: Final = Rates()
 class Account:
     """One payer. The owner of the node has no bounds but the node's own."""
 
-    __slots__ = ("actor", "bytes", "calls", "denials", "loop", "messages", "name", "paced", "sessions", "since", "used")
+    __slots__ = ("actor", "bytes", "calls", "denials", "loop", "messages", "name", "paced", "sessions", "since")
 
     def __init__(self, name: str, *, rates: Rates, now: float) -> None:
         self.name = name
@@ -64,8 +63,6 @@ class Account:
         self.since = now
         self.sessions = 0
         """Connections that are charged to it."""
-        self.used = dict.fromkeys(SHARED, 0)
-        """What it holds of each shared resource."""
         self.messages = _bucket(rates.messages)
         self.bytes = _bucket(rates.bytes)
         self.calls = _bucket(rates.calls)
@@ -141,14 +138,12 @@ class Accounts:
         """Charge ``amount`` of a shared resource. Raises BusError 4001 when that is beyond the account's share."""
         ledger = self.ledgers[resource]
         if not ledger.charge(account.actor, amount):
-            used, limit = account.used[resource], ledger.most(account.actor)
+            used, limit = ledger.share(account.actor), ledger.most(account.actor)
             raise exceeded(f"node_{resource}", used, limit, account.name, now - account.since)
-        account.used[resource] += amount
 
     def release(self, account: Account, resource: str, amount: int) -> None:
         """Give ``amount`` back."""
         self.ledgers[resource].release(account.actor, amount)
-        account.used[resource] -= amount
 
     @property
     def connected(self) -> int:
@@ -195,26 +190,21 @@ class Accounts:
 
 
 class Room:
-    """Room for what waits in outboxes, charged to who pays for them."""
+    """Room for what waits in an outbox, charged to who pays for it."""
 
-    __slots__ = ("_account", "_accounts", "_now")
+    __slots__ = ("_actor", "_ledger")
 
-    def __init__(self, accounts: Accounts, account: Account, now: float) -> None:
-        self._accounts = accounts
-        self._account = account
-        self._now = now
+    def __init__(self, accounts: Accounts, account: Account) -> None:
+        self._ledger = accounts.ledgers["queued_bytes"]
+        self._actor = account.actor
 
     def ask(self, size: int) -> bool:
-        """``size`` bytes more; False if the account may have no more."""
-        try:
-            self._accounts.charge(self._account, "queued_bytes", size, self._now)
-        except BusError:
-            return False
-        return True
+        """``size`` bytes more; False, and none, if the account may have no more."""
+        return self._ledger.charge(self._actor, size)
 
     def give_back(self, size: int) -> None:
-        """``size`` bytes are free again."""
-        self._accounts.release(self._account, "queued_bytes", size)
+        """``size`` bytes are not needed any more."""
+        self._ledger.release(self._actor, size)
 
 
 def _bucket(rate: float, burst_seconds: float = BURST_SECONDS) -> TokenBucket | None:

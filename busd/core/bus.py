@@ -165,7 +165,7 @@ class Bus:
     def _open(self, principal: Principal, account: Account, now: float, link: object) -> Session:
         session = Session(principal, self._tenancy.enter(principal), account, self.quotas, now, link)
         wake, count_drop = partial(self._ready.append, session), self._count_drop[principal.boundary]
-        session.outbox = Outbox(self.quotas, Room(self._accounts, account, now), wake, count_drop)
+        session.outbox = Outbox(self.quotas, Room(self._accounts, account), wake, count_drop)
         return session
 
     def receive(self, session: Session, frame: bytes, now: float, weight: int = WHOLE) -> bool:
@@ -553,14 +553,7 @@ class Bus:
         session.departure = departure
         session.state = State.CLOSING
         self._arrivals.greet(session)
-        self._accounts.release(session.account, "subscriptions", len(session.subscriptions))
-        for subscription in session.subscriptions.values():
-            session.space.unsubscribe(subscription)
-        session.subscriptions.clear()
-        self._accounts.release(session.account, "services", len(session.services))
-        for service in session.services.values():
-            session.space.unserve(service)
-        session.services.clear()
+        self._requests.end_all(session)
         self._calls.drop_session(session, "left", now)
 
     def _too_large(self, envelopes: list[list[Any]]) -> BusError | None:

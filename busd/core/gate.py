@@ -1,11 +1,11 @@
 """Where the policy is asked: once for each identity and subject, and whoever is turned away pays for the asking."""
 
-from typing import Final, Protocol
+from typing import Final
 
+from busd.core.audit import AuditTrail
 from busd.core.call import Call
 from busd.core.counters import Counters
 from busd.core.policy import Decision
-from busd.core.principal import Principal
 from busd.core.session import Session
 from busd.core.space import SHOWN, Plan
 from busproto.errors import BusError, Code
@@ -15,22 +15,12 @@ BY_DESIGN: Final = "by design"
 """In place of a rule: no policy can allow it."""
 
 
-class Trail(Protocol):
-    """Who writes down what was decided."""
-
-    def allowed(self, principal: Principal, endpoint: str, verb: str, subject: str, to: str, now: float) -> None: ...
-
-    def denied(
-        self, principal: Principal, endpoint: str, verb: str, subject: str, where: str, reason: str, now: float
-    ) -> None: ...
-
-
 class Gate:
     """Decides by the rights of the identity that asks, and keeps what is allowed in its view."""
 
     __slots__ = ("_counters", "_trail")
 
-    def __init__(self, trail: Trail, counters: Counters) -> None:
+    def __init__(self, trail: AuditTrail, counters: Counters) -> None:
         self._trail = trail
         self._counters = counters
 

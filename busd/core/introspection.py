@@ -128,9 +128,12 @@ def explain(bus: "Bus", session: Session, request: Any, now: float) -> dict[str,
     if verb not in ("publish", "call"):
         raise fields.error("verb must be publish or call")
     decision = session.view.rights.decide(verb, subject)
-    outcome = _explain_publish(space, subject) if verb == "publish" else _explain_call(bus, space, subject)
     if not decision.allowed and not is_reserved(subject):
-        outcome = {"receivers": [], "groups": [], "reason": f"denied: {decision.reason}"}
+        outcome: dict[str, Any] = {"receivers": [], "groups": [], "reason": f"denied: {decision.reason}"}
+    elif verb == "publish":
+        outcome = _explain_publish(space, subject)
+    else:
+        outcome = _explain_call(bus, space, subject)
     return {
         "subject": subject,
         "verb": verb,

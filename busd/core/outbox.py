@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from busd.core.account import Room
 from busd.core.ledger import Ledger
 from busd.core.quotas import Quotas
 from busd.core.reasons import Drop
@@ -36,16 +37,6 @@ CONFLATE_BYTES: Final = BATCH_BYTES
 
 _NOT, _GAPS, _FULL = range(3)
 """Whether an outbox is behind: not; it has gaps to tell before anything newer; it has to drain before it tells them."""
-
-
-class Room(Protocol):
-    """Where an outbox asks for room beyond ``FREE_BYTES``."""
-
-    def ask(self, size: int) -> bool:
-        """``size`` bytes more; False, and none, if whoever pays for the outbox may have no more."""
-
-    def give_back(self, size: int) -> None:
-        """``size`` bytes are not needed any more."""
 
 
 @dataclass(frozen=True, slots=True)

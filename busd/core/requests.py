@@ -9,6 +9,7 @@ from busd.core.counters import Counters
 from busd.core.gate import Gate
 from busd.core.introspection import SERVICES
 from busd.core.reasons import Departure
+from busd.core.service import Service
 from busd.core.session import Session
 from busd.core.space import SHOWN
 from busd.core.subscription import Subscription
@@ -75,12 +76,11 @@ class Requests:
     def unsubscribe(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """End a subscription."""
         _, id, standing = message[:3]
-        subscription = session.subscriptions.pop(standing, None)
+        subscription = session.subscriptions.get(standing)
         if subscription is None:
             self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="subscription", id=standing))
             return
-        self._accounts.release(session.account, "subscriptions", 1)
-        session.space.unsubscribe(subscription)
+        self._end_subscription(session, subscription)
         session.outbox.settle()
         self._accept(session, id)
 
@@ -110,13 +110,29 @@ class Requests:
     def unserve(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """Take an offer to serve back."""
         _, id, standing = message[:3]
-        service = session.services.pop(standing, None)
+        service = session.services.get(standing)
         if service is None:
             self.refuse(session, id, BusError(Code.ID_UNKNOWN, what="service", id=standing))
             return
+        self._end_service(session, service)
+        self._accept(session, id)
+
+    def end_all(self, session: Session) -> None:
+        """``session`` leaves: it receives and serves nothing more."""
+        for subscription in list(session.subscriptions.values()):
+            self._end_subscription(session, subscription)
+        for service in list(session.services.values()):
+            self._end_service(session, service)
+
+    def _end_subscription(self, session: Session, subscription: Subscription) -> None:
+        del session.subscriptions[subscription.id]
+        self._accounts.release(session.account, "subscriptions", 1)
+        session.space.unsubscribe(subscription)
+
+    def _end_service(self, session: Session, service: Service) -> None:
+        del session.services[service.id]
         self._accounts.release(session.account, "services", 1)
         session.space.unserve(service)
-        self._accept(session, id)
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -170,16 +186,12 @@ class Requests:
         for subscription in list(session.subscriptions.values()):
             decision = rights.decide_pattern("subscribe", subscription.pattern)
             if not decision.allowed:
-                del session.subscriptions[subscription.id]
-                self._accounts.release(session.account, "subscriptions", 1)
-                session.space.unsubscribe(subscription)
+                self._end_subscription(session, subscription)
                 ended.append((subscription.id, "subscribe", subscription.pattern, decision.reason))
         for service in list(session.services.values()):
             decision = rights.decide_pattern("serve", service.pattern)
             if not decision.allowed:
-                del session.services[service.id]
-                self._accounts.release(session.account, "services", 1)
-                session.space.unserve(service)
+                self._end_service(session, service)
                 ended.append((service.id, "serve", service.pattern, decision.reason))
         session.outbox.withdraw(partial(_may_have, session))
         for id, action, subject, reason in ended:
