@@ -143,8 +143,7 @@ class Connection(asyncio.Protocol):
         self._drop_waiting()
         self._unsent.clear()
         if self.session.account.paced:
-            # Hundreds may hang up at once, and seeing one off takes 0.1 ms.
-            self._queue()
+            self._pump.see_off(self._leave)
         else:
             self._leave()
 
@@ -176,7 +175,6 @@ class Connection(asyncio.Protocol):
         """Do a little of what waits: write something, handle a part of a frame, or take frames out of a few bytes."""
         self._queued = False
         if self._transport is None:
-            self._leave()
             return False
         if self._writes:
             self._write_on(self._transport)

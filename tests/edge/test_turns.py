@@ -12,6 +12,7 @@ import pytest
 from busd.core.account import UNBOUNDED, Account, Rates
 from busd.core.principal import Principal
 from busd.core.units import Unit
+from busd.edge.pump import clock
 from busd.edge.turns import QUANTUM_SECONDS, TURN_SECONDS, Turns
 from busproto import envelope
 from busproto.envelope import Kind, Status
@@ -253,5 +254,24 @@ def test_on_a_link_that_cannot_be_read_more_slowly_who_is_far_too_fast_is_cut_of
             assert not session.closing
             node.pump.receive(session, [envelope.publish("a", None, b"")] * 15)
             assert (await peer.ended())["code"] == 4004
+
+    run(main(), loop)
+
+
+@both
+def test_who_is_deep_in_debt_can_leave_at_once(tmp_path: Path, loop: str) -> None:
+    """A node that stops waits for its connections to be gone, and would have waited until all was paid."""
+
+    async def main() -> None:
+        async with listening(tmp_path / "s", rates=Rates(messages=50)) as node:
+            peers = await tenant_peers(node, *["acme"] * 20)
+            bucket = next(iter(node.bus.census)).account.messages
+            assert bucket is not None
+            bucket.spend(100_000, clock())
+            for peer in peers:
+                peer.writer.transport.abort()
+            while node.admission.statistics().open:
+                await asyncio.sleep(0.001)
+            assert len(node.bus.census) == 0
 
     run(main(), loop)
