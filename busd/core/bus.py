@@ -5,7 +5,7 @@ each session that ``ready`` names, then close and ``detach`` it if it is closing
 come.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -290,6 +290,32 @@ class Bus:
             session.outbox.clear()
             self.end(session, error, Departure.UNIT_REMOVED, now)
         return receipt
+
+    def cut_off(self, name: str, error: BusError, now: float) -> bool:
+        """End the session of endpoint ``name`` because of ``error``; False if it is not attached."""
+        session = self.census.find(name)
+        if session is None:
+            return False
+        self.end(session, error, Departure.CUT_OFF, now)
+        return True
+
+    def pin(self, patterns: Iterable[str]) -> Callable[[float], None]:
+        """Have calls on ``patterns`` of the node's space wait: whoever serves them is being exchanged.
+
+        They wait within their own deadlines, charged to their callers. Call what is returned, with the time, to let
+        them go on, to whoever serves the patterns by then; it does nothing when called again.
+        """
+        space = self._tenancy.space(NODE_TENANT)
+        groups = [space.pin(pattern) for pattern in dict.fromkeys(patterns)]
+
+        def unpin(now: float) -> None:
+            while groups:
+                group = groups.pop(0)
+                if space.unpin(group):
+                    self._requests.resume(group, now)
+            self._relay.flush()
+
+        return unpin
 
     @property
     def policy(self) -> Policy:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from busd.core.account import Account, Accounts
-from busd.core.call import Call
+from busd.core.call import Call, Pending, Waiting
 from busd.core.counters import Counters
 from busd.core.deadlines import Alarm, Deadlines
 from busd.core.ledger import Ledger
@@ -31,6 +31,8 @@ class CallsStatistics:
 
     in_flight: int
     """Calls whose caller waits."""
+    waiting: int
+    """Those of them that wait for a component to be handed over."""
     held: int
     """Calls that responders hold, abandoned ones included."""
 
@@ -38,7 +40,7 @@ class CallsStatistics:
 class Calls:
     """The calls that responders hold, by the broker's number for each."""
 
-    __slots__ = ("_accounts", "_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "in_flight")
+    __slots__ = ("_accounts", "_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "_waiting", "in_flight")
 
     def __init__(self, origin: bytes, accounts: Accounts, counters: Counters, relay: Relay, alarm: Alarm) -> None:
         """``origin`` goes before the outcomes that the broker itself decides."""
@@ -47,7 +49,8 @@ class Calls:
         self._origin = origin
         self._counters = counters
         self._held: dict[int, Call] = {}
-        self._deadlines: Deadlines[Call] = Deadlines(alarm)
+        self._waiting: dict[Waiting, None] = {}
+        self._deadlines: Deadlines[Pending] = Deadlines(alarm)
         self._last = ID_FIRST
         self.in_flight = 0
 
@@ -108,6 +111,35 @@ class Calls:
         group.start(service)
         self.in_flight += 1
 
+    def wait(self, caller: Session, group: Group, request: list[Any], data: bytes, now: float) -> None:
+        """Keep the call envelope ``request`` (``data``) until ``group``, which is pinned, gives calls out again."""
+        account = caller.account
+        try:
+            if len(caller.calls) >= caller.quotas.calls:
+                oldest = next(iter(caller.calls.values())).started
+                caller.quotas.check("calls", len(caller.calls), caller.name, now - oldest)
+            if group.shares is None:
+                group.shares = Ledger(caller.quotas.held_calls)
+            self._charge_waiting(group.shares, group, account, len(data), now)
+        except BusError as error:
+            self._counters.count_quota(error)
+            self.refuse(caller, request[1], Status.OVERLOADED, subject=request[2], reason=error.text)
+            return
+        waiting = Waiting(caller, group, request, data, now, now + request[3] / 1000)
+        waiting.slot = self._deadlines.add(waiting, waiting.due)
+        group.waiting[waiting] = self._waiting[waiting] = None
+        caller.calls[waiting.caller_id] = waiting
+        self.in_flight += 1
+
+    def resume(self, waiting: Waiting) -> None:
+        """Forget a call that waited: its caller makes it again."""
+        caller = waiting.caller
+        assert caller is not None
+        self._deadlines.remove(waiting, waiting.slot)
+        del caller.calls[waiting.caller_id]
+        self.in_flight -= 1
+        self._drop_waiting(waiting)
+
     def reply(self, responder: Session, answer: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """Forward the reply envelope ``answer`` (``frame[start:end]``) to the caller, if it may still be answered."""
         call = responder.held.get(answer[1])
@@ -133,13 +165,13 @@ class Calls:
         call = caller.calls.get(id)
         if call is not None:
             self._end(call, Status.CANCELLED, now)
-            self._tell_responder(call)
+            self._give_up(call)
 
     def expire(self, now: float) -> None:
         """End what is past its deadline."""
         for call in self._deadlines.expire(now):
             self._end(call, Status.TIMEOUT, now, seconds=round(now - call.started, 3))
-            self._tell_responder(call)
+            self._give_up(call)
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next needed."""
@@ -147,9 +179,9 @@ class Calls:
 
     def drop_session(self, session: Session, reason: str, now: float) -> None:
         """``session`` leaves: what it waited for is abandoned, what it held ends as unknown."""
-        for call in list(session.calls.values()):
-            self._leave_caller(call, Status.CANCELLED, now)
-            self._tell_responder(call)
+        for pending in list(session.calls.values()):
+            self._leave_caller(pending, Status.CANCELLED, now)
+            self._give_up(pending)
         for call in list(session.held.values()):
             if call.caller is not None:
                 self._end(call, Status.UNKNOWN, now, reason=f"{session.name} {reason} while it held the call")
@@ -160,6 +192,9 @@ class Calls:
         for call in list(self._held.values()):
             if call.caller is not None:
                 self._end(call, Status.UNKNOWN, now, reason=reason)
+        for waiting in list(self._waiting):
+            self._end(waiting, Status.OVERLOADED, now, reason=f"{reason}; it was given to nobody")
+            self._drop_waiting(waiting)
 
     def refuse(self, caller: Session, id: int, status: int, *, code: Code | None = None, **fields: Any) -> None:
         """End a call that was never given to anyone, with an outcome of the broker's."""
@@ -176,11 +211,11 @@ class Calls:
     def settle(self) -> None:
         """Bring what the owner's calls take of the shared ones up to date: they are not charged one by one."""
         ledger = self._accounts.ledgers["calls"]
-        ledger.owned = max(0, len(self._held) - ledger.shared)
+        ledger.owned = max(0, len(self._held) + len(self._waiting) - ledger.shared)
 
     def statistics(self) -> CallsStatistics:
         """Figures of all calls."""
-        return CallsStatistics(in_flight=self.in_flight, held=len(self._held))
+        return CallsStatistics(in_flight=self.in_flight, waiting=len(self._waiting), held=len(self._held))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -215,6 +250,37 @@ class Calls:
             shares.release(caller)
             raise
 
+    def _charge_waiting(self, shares: Ledger, group: Group, account: Account, size: int, now: float) -> None:
+        """Charge a call that waits to the account of its caller. Raises BusError 4001 beyond its shares."""
+        actor = account.actor
+        if not shares.charge(actor):
+            used, most = shares.share(actor), shares.most(actor)
+            oldest = next((waiting.started for waiting in group.waiting), now)
+            raise exceeded("held_calls", used, most, f"{account.name} at {group.pattern}", now - oldest)
+        try:
+            self._accounts.charge(account, "queued_bytes", size, now)
+            if actor is None:
+                return
+            self.settle()
+            try:
+                self._accounts.charge(account, "calls", 1, now)
+            except BusError:
+                self._accounts.release(account, "queued_bytes", size)
+                raise
+        except BusError:
+            shares.release(actor)
+            raise
+
+    def _drop_waiting(self, waiting: Waiting) -> None:
+        """It waits no more: its charges are given back."""
+        group, account = waiting.group, waiting.payer
+        del self._waiting[waiting], group.waiting[waiting]
+        assert group.shares is not None
+        group.shares.release(account.actor)
+        self._accounts.release(account, "queued_bytes", len(waiting.data))
+        if account.actor is not None:
+            self._accounts.release(account, "calls", 1)
+
     def _release(self, caller: Session, account: Account, responder: Session) -> None:
         """The charge for one call is given back."""
         shares = responder.held_shares[account]
@@ -240,7 +306,7 @@ class Calls:
                 self._last = number
                 return number
 
-    def _end(self, call: Call, status: int, now: float, **fields: Any) -> None:
+    def _end(self, call: Pending, status: int, now: float, **fields: Any) -> None:
         """Tell the caller an outcome that the broker decides, and let go of it."""
         caller = call.caller
         assert caller is not None
@@ -249,7 +315,7 @@ class Calls:
         caller.outbox.put_control(self._origin, envelope.reply(call.caller_id, status, None, envelope.pack(body)))
         self._leave_caller(call, status, now)
 
-    def _leave_caller(self, call: Call, status: int, now: float) -> None:
+    def _leave_caller(self, call: Pending, status: int, now: float) -> None:
         """The caller has its outcome (or is gone): nobody waits for the call."""
         caller = call.caller
         assert caller is not None
@@ -263,6 +329,13 @@ class Calls:
     def _tell_responder(self, call: Call) -> None:
         self._relay.flush()
         call.responder.outbox.put_control(None, envelope.cancel(call.number))
+
+    def _give_up(self, call: Pending) -> None:
+        """Its caller has its outcome, or is gone: whoever has the call need not go on."""
+        if isinstance(call, Call):
+            self._tell_responder(call)
+        elif isinstance(call, Waiting):
+            self._drop_waiting(call)
 
     def _finish(self, call: Call) -> None:
         """The responder has finished the call (or is gone): nothing of it is left."""

@@ -56,7 +56,10 @@ class Gate:
         self.subject(session, "call", subject, now)
         group = view.space.group(subject)
         view.groups.put(subject, group)
-        if group is not None and (to := group.choose().session.principal.boundary) != session.principal.boundary:
+        if group is None or group.pins:
+            return
+        to = group.choose().session.principal.boundary
+        if to != session.principal.boundary:
             self._trail.allowed(session.principal, session.name, "call", subject, to, now)
 
     def behalf(self, session: Session, held: object, subject: str, now: float) -> Call:

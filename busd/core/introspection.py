@@ -28,6 +28,11 @@ class Request:
             raise self.error("the request must be a map")
         self._fields: dict[Any, Any] = value or {}
 
+    @property
+    def fields(self) -> dict[Any, Any]:
+        """All of it, for whoever validates it as a whole."""
+        return self._fields
+
     def error(self, reason: str) -> BusError:
         """The error for a request that is not valid because of ``reason``."""
         return BusError(Code.REQUEST_INVALID, subject=self._subject, reason=reason)
@@ -200,10 +205,11 @@ def _explain_call(bus: "Bus", space: Space, subject: str) -> dict[str, Any]:
     else:
         chosen = space.group(subject)
         assert chosen is not None
-        reason = (
-            f"{chosen.pattern} is the most specific pattern that matches; "
-            f"{chosen.choose().session.name} has the fewest calls outstanding in its group"
-        )
+        reason = f"{chosen.pattern} is the most specific pattern that matches; "
+        if chosen.pins:
+            reason += f"who answers it is being exchanged, and {len(chosen.waiting)} calls wait for that"
+        else:
+            reason += f"{chosen.choose().session.name} has the fewest calls outstanding in its group"
     return {"receivers": [], "groups": groups, "reason": reason}
 
 

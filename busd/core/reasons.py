@@ -44,6 +44,8 @@ class Departure(StrEnum):
     """Nothing came from it any more, on a transport that does not say when a peer is gone."""
     TOO_FAST = "too-fast"
     """It kept on beyond its rates, on a link that cannot be read more slowly."""
+    CUT_OFF = "cut-off"
+    """The node's administration or its supervisor ended it; the error says why."""
     UNIT_REMOVED = "unit-removed"
     """Its unit was taken off the node."""
     SHUTDOWN = "shutdown"

@@ -9,7 +9,7 @@ from busd.core.counters import Counters
 from busd.core.gate import Gate
 from busd.core.introspection import SERVICES
 from busd.core.reasons import Departure
-from busd.core.service import Service
+from busd.core.service import Group, Service
 from busd.core.session import Session
 from busd.core.space import SHOWN
 from busd.core.subscription import Subscription
@@ -136,8 +136,20 @@ class Requests:
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
-    def call(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
-        """Give a call to whoever serves its subject; the broker itself serves ``$bus.``."""
+    def call(
+        self,
+        session: Session,
+        message: list[Any],
+        frame: bytes,
+        start: int,
+        end: int,
+        now: float,
+        resumed: bool = False,
+    ) -> None:
+        """Give a call to whoever serves its subject; the broker itself serves ``$bus.``.
+
+        One that is ``resumed`` has waited before, and was paid for then.
+        """
         id, subject = message[1], message[2]
         groups = session.view.groups.decisions
         behalf = None
@@ -157,12 +169,26 @@ class Requests:
             else:
                 self.refuse(session, id, error)
             return
-        if session.account.calls is not None:
+        if session.account.calls is not None and not resumed:
             session.account.calls.spend(1, now)
         if self._bus.draining:
             self._calls.refuse(session, id, Status.OVERLOADED, code=Code.DRAINING, what="calls")
             return
-        self._calls.start(session, groups[subject], message, frame, start, end, now, behalf)
+        group = groups[subject]
+        if group is not None and group.pins:
+            self._calls.wait(session, group, message, frame[start:end], now)
+            return
+        self._calls.start(session, group, message, frame, start, end, now, behalf)
+
+    def resume(self, group: Group, now: float) -> None:
+        """``group`` gives calls out again: what waited is asked for as if it came now, by the rights of now."""
+        for waiting in list(group.waiting):
+            caller = waiting.caller
+            assert caller is not None
+            self._calls.resume(waiting)
+            request = waiting.request
+            request[3] = max(1, round((waiting.due - now) * 1000))
+            self.call(caller, request, waiting.data, 0, len(waiting.data), now, resumed=True)
 
     def reply(self, session: Session, message: list[Any], frame: bytes, start: int, end: int, now: float) -> None:
         """Pass on the reply to a call that the session holds."""

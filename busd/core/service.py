@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from busd.core.ledger import Ledger
+
 if TYPE_CHECKING:
+    from busd.core.call import Waiting
     from busd.core.session import Session
 
 
@@ -25,9 +28,11 @@ class Group:
 
     Members stand in buckets by how many they have outstanding, so choosing and moving cost the same whatever their
     number; within a bucket they take turns.
+
+    While it is *pinned* it gives calls to nobody: one member takes over from another, and calls wait for that.
     """
 
-    __slots__ = ("_buckets", "_lowest", "_only", "members", "name", "pattern")
+    __slots__ = ("_buckets", "_lowest", "_only", "members", "name", "pattern", "pins", "shares", "waiting")
 
     def __init__(self, pattern: str, name: str) -> None:
         self.pattern = pattern
@@ -37,6 +42,12 @@ class Group:
         """The member, while there is just one, as there mostly is: it needs no bucket."""
         self._buckets: list[dict[Service, None]] = [{}]
         self._lowest = 0
+        self.pins = 0
+        """How many have pinned it."""
+        self.waiting: dict[Waiting, None] = {}
+        """The calls that wait meanwhile, in the order in which they came."""
+        self.shares: Ledger | None = None
+        """How many of those each account has; None where nobody ever pinned it."""
 
     def add(self, service: Service) -> None:
         """Let ``service``, which has no calls yet, take part."""

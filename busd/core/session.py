@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from busd.core.call import Call
 from busd.core.ledger import Ledger
 from busd.core.outbox import Outbox, OutboxStatistics
 from busd.core.principal import Principal
@@ -14,7 +15,7 @@ from busproto.limits import ENVELOPES_PER_FRAME
 
 if TYPE_CHECKING:
     from busd.core.account import Account
-    from busd.core.call import Call
+    from busd.core.call import Pending
     from busd.core.service import Service
     from busd.core.space import Space
     from busd.core.subscription import Subscription
@@ -98,7 +99,7 @@ class Session:
         """The origin envelope that goes before whatever it sends."""
         self.subscriptions: dict[int, Subscription] = {}
         self.services: dict[int, Service] = {}
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, Pending] = {}
         """Calls in flight that it made, by its own id for them."""
         self.held: dict[int, Call] = {}
         """Calls that it was given and has not finished, by the broker's number for them."""
@@ -189,7 +190,7 @@ class Session:
                 for s in self.services.values()
             ],
             "calls": [
-                {"id": id, "subject": call.subject, "responder": call.responder.name, "seconds": now - call.started}
+                {"id": id, "subject": call.subject, "responder": _responder(call), "seconds": now - call.started}
                 for id, call in self.calls.items()
             ],
             "held_calls": [
@@ -202,3 +203,8 @@ class Session:
             ],
             "statistics": asdict(self.statistics()),
         }
+
+
+def _responder(call: "Pending") -> str | None:
+    """Who holds ``call``; None while it waits for a component to be handed over."""
+    return call.responder.name if isinstance(call, Call) else None

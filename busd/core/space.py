@@ -19,6 +19,9 @@ SHOWN: Final = "tenant"
 _REACHES_SHOWN: Final = frozenset({SHOWN, "*", ">"})
 """First tokens of patterns that can match those."""
 
+DEFAULT_GROUP: Final = "default"
+"""The group of those who serve and name none."""
+
 Receiver = tuple[Outbox, tuple[Subscription, ...]]
 """Where a message goes, and the subscriptions there that match it."""
 
@@ -158,6 +161,8 @@ class Space:
             group = self._groups_by_pattern[pattern] = Group(pattern, group_name)
             self._groups.add(pattern, group)
             self._forget_groups(pattern)
+        elif not group.members:
+            group.name = group_name  # nobody is in it: it is kept because it is pinned
         elif group.name != group_name:
             raise BusError(
                 Code.GROUP_CONFLICT,
@@ -177,7 +182,30 @@ class Space:
         if not group.remove(service):
             return
         self.services -= 1
-        if not group.members:
+        self._let_go(group)
+
+    def pin(self, pattern: str) -> Group:
+        """Have calls on ``pattern`` wait until `unpin`. The group stays while it is pinned, without members too."""
+        group = self._groups_by_pattern.get(pattern)
+        if group is None:
+            group = self._groups_by_pattern[pattern] = Group(pattern, DEFAULT_GROUP)
+            self._groups.add(pattern, group)
+            self._forget_groups(pattern)
+        group.pins += 1
+        return group
+
+    def unpin(self, group: Group) -> bool:
+        """Take a pin back; True if it was the last, and calls go on."""
+        group.pins -= 1
+        if group.pins:
+            return False
+        # Who answers may be someone else from here on, on another boundary: that is asked and written down anew.
+        self._forget_groups(group.pattern)
+        self._let_go(group)
+        return True
+
+    def _let_go(self, group: Group) -> None:
+        if not group.members and not group.pins:
             del self._groups_by_pattern[group.pattern]
             self._groups.remove(group.pattern, group)
             self._forget_groups(group.pattern)
