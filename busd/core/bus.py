@@ -19,6 +19,7 @@ from busd.core.counters import Counters
 from busd.core.deadlines import Alarm
 from busd.core.fanout import Fanout
 from busd.core.gate import Gate
+from busd.core.introspection import BROKER
 from busd.core.ledger import Ledger
 from busd.core.outbox import Outbox, Part
 from busd.core.policy import Policy
@@ -49,9 +50,6 @@ UNKNOWN_WEIGHT: Final = 8
 
 RECEIVERS_WEIGHT: Final = 16
 """Receivers of a run that weigh as much as a call."""
-
-BROKER: Final = "$bus"
-"""The endpoint that the broker itself is, in origins."""
 
 _REQUESTS: Final = frozenset({Kind.SUBSCRIBE, Kind.UNSUBSCRIBE, Kind.SERVE, Kind.UNSERVE, Kind.CALL})
 """Kinds whose first field is an id of the sender's own choice."""
@@ -93,6 +91,8 @@ class Bus:
         self.require_manifest = require_manifest
         self.alarm = Alarm()
         """Earlier than `next_deadline` was when it was last asked? Then it is time to ask again."""
+        self.components: Mapping[str, Mapping[str, Any]] = {}
+        """What ``$bus.components`` answers, by component: whoever supervises them keeps it up to date."""
         self.audit = AuditTrail(self.alarm)
         """What is to be written down; take it and write it."""
         self._origin = envelope.origin(BROKER, "host", NODE_TENANT, "", 0)
@@ -386,7 +386,7 @@ class Bus:
 
     def statistics(self) -> BusStatistics:
         """Figures of the whole bus."""
-        counters = self._counters
+        counters, calls = self._counters, self._calls.statistics()
         spaces = [space.statistics() for space in self._tenancy.spaces]
         endpoints = dict.fromkeys(BOUNDARIES, 0)
         for session in self.census:
@@ -403,8 +403,9 @@ class Bus:
                 for holder, used in (("node", ledger.owned), ("others", ledger.shared))
             },
             limits={resource: ledger.limit for resource, ledger in self.ledgers.items()},
-            calls_in_flight=self._calls.in_flight,
-            held_calls=self._calls.statistics().held,
+            calls_in_flight=calls.in_flight,
+            waiting_calls=calls.waiting,
+            held_calls=calls.held,
             queued_messages=sum(session.outbox.messages for session in self._sessions),
             queued_bytes=sum(session.outbox.bytes for session in self._sessions),
             received_messages=dict(counters.received_messages),

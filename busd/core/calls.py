@@ -109,6 +109,7 @@ class Calls:
         call.slot = self._deadlines.add(call, now + request[3] / 1000)
         self._held[number] = responder.held[number] = caller.calls[id] = call
         group.start(service)
+        caller.traffic.count(service, 1)
         self.in_flight += 1
 
     def wait(self, caller: Session, group: Group, request: list[Any], data: bytes, now: float) -> None:

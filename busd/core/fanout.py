@@ -31,6 +31,7 @@ class Fanout:
     ) -> None:
         """Queue a run for its receivers. ``subject`` is the first message's, and everyone's where a plan has latest."""
         self._relay.flush()
+        sender.traffic.count(plan, count)
         data = _slice(frame, start, end)
         origin = sender.origin
         for outbox, subscriptions in plan.receivers:

@@ -4,16 +4,25 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from busd.core.session import Session
+from busd.core.session import OWNERSHIP, Session
 from busd.core.space import Space
 from busproto.errors import BusError, Code
-from busproto.subjects import check_subject, is_reserved
+from busproto.subjects import check_subject, is_reserved, overlaps
 
 if TYPE_CHECKING:
     from busd.core.bus import Bus
 
 PAGE: Final = 500
 """Endpoints in one answer of ``$bus.list`` unless the request asks for fewer: about 250 KiB."""
+
+PAGE_FLOWS: Final = 2000
+"""Flows after which an answer of ``$bus.map`` ends, though it has fewer endpoints."""
+
+BROKER: Final = "$bus"
+"""The endpoint that the broker itself is."""
+
+OUTSIDE: Final = ("component", "version", "purpose", "state", "serves", "publishes")
+"""What of a component is told to those who may call it and do not own it."""
 
 
 class Request:
@@ -149,12 +158,56 @@ def explain(bus: "Bus", session: Session, request: Any, now: float) -> dict[str,
     }
 
 
+def components(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """The node's components, or the one that the request names. A tenant sees what is offered to it, from outside."""
+    fields = Request("$bus.components", request)
+    name = fields.optional_text("component")
+    rows = [row for key, row in bus.components.items() if name in (None, key)]
+    if _sees(session) is not None:
+        offered = session.space.offered
+        rows = [
+            {field: row[field] for field in OUTSIDE if field in row}
+            for row in rows
+            if any(overlaps(pattern, served) for pattern in offered for served in row.get("serves", ()))
+        ]
+    if name is not None and not rows:
+        raise fields.error(f"there is no component {name[:80]!a}")
+    return {"components": rows}
+
+
+def map_traffic(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """A page of the endpoints, and how much each sent to which other since it came. For the node."""
+    if _sees(session) is not None:
+        reason = "it is of all tenants together"
+        raise BusError(Code.DENIED, action="call", subject="$bus.map", reason=reason)
+    fields = Request("$bus.map", request)
+    page, following = bus.census.after(fields.optional_text("after"), fields.count("limit", PAGE))
+    endpoints: list[dict[str, Any]] = []
+    flows: list[dict[str, Any]] = []
+    for endpoint in page:
+        principal = endpoint.principal
+        claims = {claim: endpoint.claims.get(claim) for claim in OWNERSHIP}
+        place = {"boundary": principal.boundary, "tenant": principal.tenant, "unit": principal.unit}
+        endpoints.append({"endpoint": endpoint.name, **claims, **place})
+        flows += [
+            {"from": endpoint.name, "to": to, "kind": kind, "subject": subject, "messages": messages}
+            for (to, kind, subject), messages in endpoint.traffic.flows().items()
+            if to == BROKER or bus.census.find(to) is not None
+        ]
+        if len(flows) >= PAGE_FLOWS:
+            following = endpoint.name if endpoint is not page[-1] else following
+            break
+    return {"at": now, "endpoints": endpoints, "flows": flows, "next": following}
+
+
 SERVICES: Final[dict[str, Callable[["Bus", Session, Any, float], dict[str, Any]]]] = {
     "$bus.ping": ping,
     "$bus.list": list_endpoints,
     "$bus.inspect": inspect,
     "$bus.stats": stats,
     "$bus.explain": explain,
+    "$bus.components": components,
+    "$bus.map": map_traffic,
 }
 """What answers each subject."""
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from busd.core.ledger import Ledger
+from busd.core.traffic import Flow
 
 if TYPE_CHECKING:
     from busd.core.call import Waiting
@@ -21,6 +22,10 @@ class Service:
         self.group = group
         self.outstanding = 0
         """Calls given to it that it has not finished, those nobody waits for any more included."""
+
+    def flows(self) -> list[Flow]:
+        """Where calls go that are given to it."""
+        return [Flow(self.session.name, "call", self.pattern)]
 
 
 class Group:

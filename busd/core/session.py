@@ -10,6 +10,7 @@ from busd.core.principal import Principal
 from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
 from busd.core.states import State
+from busd.core.traffic import Traffic
 from busproto.envelope import Batch
 from busproto.limits import ENVELOPES_PER_FRAME
 
@@ -72,6 +73,7 @@ class Session:
         "space",
         "state",
         "subscriptions",
+        "traffic",
         "view",
     )
 
@@ -109,6 +111,8 @@ class Session:
         """How many each account has, the node's own apart."""
         self.rest: tuple[bytes, Batch, int] | None = None
         """A frame of which only a part was handled, and where to go on."""
+        self.traffic = Traffic()
+        """What it sent, by receiver."""
         self.received_messages = 0
         self.received_bytes = 0
         self.departure: Departure | None = None

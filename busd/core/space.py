@@ -9,6 +9,7 @@ from busd.core.outbox import Outbox
 from busd.core.service import Group, Service
 from busd.core.session import Session
 from busd.core.subscription import Subscription
+from busd.core.traffic import Flow
 from busd.core.view import View
 from busproto.errors import BusError, Code
 from busproto.subjects import PatternTree, is_reserved, matches, specificity
@@ -47,6 +48,12 @@ class Plan:
             yield subscriptions[0].session
         if self.shown is not None:
             yield from self.shown.sessions()
+
+    def flows(self) -> list[Flow]:
+        """Where messages go that have this plan."""
+        receivers = (*self.receivers, *self.latest)
+        flows = [Flow(matching[0].session.name, "publish", matching[0].pattern) for _, matching in receivers]
+        return flows if self.shown is None else flows + self.shown.flows()
 
 
 @dataclass(frozen=True, slots=True)

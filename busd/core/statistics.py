@@ -38,6 +38,8 @@ class BusStatistics:
     """How much there is of each shared resource."""
     calls_in_flight: int
     """Calls without a final reply."""
+    waiting_calls: int
+    """Those of them that wait while a component is handed over."""
     held_calls: int
     """Calls that responders hold, those nobody waits for any more included."""
     queued_messages: int

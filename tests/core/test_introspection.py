@@ -1,5 +1,6 @@
 """What the broker says of itself under $bus."""
 
+from busd.core.traffic import FLOWS
 from busproto import envelope
 from busproto.envelope import Status
 from tests.core.peer import World, error_of
@@ -132,3 +133,103 @@ def test_request_too_large_for_any_service_is_refused_before_it_is_decoded() -> 
     assert error_of(reply)["code"] == 2007
     wide = peer.request(envelope.call(2, "$bus.ping", 100, None, b"\xdc\x00\x41" + b"\xc0" * 65), 2)
     assert error_of(wide)["code"] == 6002
+
+
+def test_map_counts_messages_by_receiver_and_the_pattern_that_it_has() -> None:
+    world = World()
+    sender = world.peer(component="agent", owner="team", purpose="tests")
+    one, both, responder = world.peer(), world.peer(), world.peer()
+    one.subscribe("t.a")
+    both.subscribe("t.>")
+    responder.serve("s.*")
+    sender.publish("t.a", times=3)
+    sender.publish("t.b")
+    sender.call("s.x")
+    answer = sender.ask("$bus.map")
+    assert (answer["at"], answer["next"]) == (world.now, None)
+    assert answer["endpoints"][0] == {
+        "endpoint": sender.name,
+        "component": "agent",
+        "owner": "team",
+        "purpose": "tests",
+        "boundary": "host",
+        "tenant": "node",
+        "unit": "host",
+    }
+    flows = {(row["to"], row["kind"], row["subject"]): row["messages"] for row in answer["flows"]}
+    assert {row["from"] for row in answer["flows"]} == {sender.name}
+    assert flows == {
+        (one.name, "publish", "t.a"): 3,
+        (both.name, "publish", "t.>"): 4,
+        (responder.name, "call", "s.*"): 1,
+    }
+    one.leave()
+    world.peer().subscribe("t.>")
+    sender.publish("t.a")
+    left = {row["to"]: row["messages"] for row in sender.ask("$bus.map")["flows"] if row["kind"] == "publish"}
+    assert left == {both.name: 5, "host-5": 1}
+
+
+def test_map_stays_small_whatever_goes_where() -> None:
+    world = World(subscriptions=2000)
+    sender, receiver = world.peer(), world.peer()
+    for number in range(FLOWS + 100):
+        receiver.subscribe(f"t.{number}")
+        sender.publish(f"t.{number}", times=2)
+    rows = sender.ask("$bus.map")["flows"]
+    assert len(rows) == FLOWS
+    assert {row["messages"] for row in rows} == {2}
+    assert rows[-1]["subject"] == f"t.{FLOWS + 99}"
+
+
+def test_map_comes_in_pages_that_miss_nobody() -> None:
+    world = World(subscriptions=2000)
+    receiver = world.peer()
+    receiver.subscribe("t")
+    senders = [world.peer() for _ in range(9)]
+    for sender in senders:
+        sender.publish("t")
+    seen: list[str] = []
+    after = None
+    while True:
+        page = receiver.ask("$bus.map", {"after": after, "limit": 4})
+        seen += [row["from"] for row in page["flows"]]
+        if (after := page["next"]) is None:
+            break
+    assert seen == [sender.name for sender in senders]
+
+
+def test_map_shows_a_tenants_stream_where_the_node_reads_it_and_is_for_the_node_only() -> None:
+    policy = """
+        allow publish,subscribe,call,serve > from host,guest
+        allow call $bus.> from host,guest
+        export stream metrics.> from acme to node
+"""
+    world = World(policy)
+    reader, guest = world.peer(), world.guest("acme")
+    reader.subscribe("tenant.acme.>")
+    guest.publish("metrics.cpu")
+    (row,) = reader.ask("$bus.map")["flows"]
+    assert (row["from"], row["to"], row["subject"]) == (guest.name, reader.name, "tenant.acme.>")
+    assert guest.ask("$bus.map")["code"] == 3004
+
+
+def test_components_are_told_to_the_node_whole_and_to_tenants_as_far_as_they_are_offered() -> None:
+    policy = """
+        allow publish,subscribe,call,serve > from host,guest
+        allow call $bus.> from host,guest
+        export service cache.> from node to acme
+"""
+    world = World(policy)
+    host, acme, globex = world.peer(), world.guest("acme"), world.guest("globex")
+    cache = {"component": "cache", "state": "ready", "pid": 7, "serves": ["cache.get"], "publishes": [], "version": "1"}
+    other = {"component": "deletion", "state": "ready", "pid": 8, "serves": ["deletion.submit"], "publishes": []}
+    world.bus.components = {"cache": cache, "deletion": other}
+    assert host.ask("$bus.components")["components"] == [cache, other]
+    assert host.ask("$bus.components", {"component": "deletion"})["components"] == [other]
+    assert acme.ask("$bus.components")["components"] == [{key: cache[key] for key in cache if key != "pid"}]
+    assert globex.ask("$bus.components")["components"] == []
+    for asks in (host, globex):
+        error = asks.ask("$bus.components", {"component": "cashe"})
+        assert error["code"] == 2008
+        assert "there is no component 'cashe'" in error["text"]

@@ -247,6 +247,10 @@ def test_replies_of_a_busy_bus_conform(busy: Peer) -> None:
     ):
         status, explanation = ask(busy, "$bus.explain", request)
         check("$bus.explain", "reply", explanation)
+    for subject in ("$bus.map", "$bus.components"):
+        status, answer = ask(busy, subject, None)
+        assert status == Status.OK
+        check(subject, "reply", answer)
     status, page = ask(busy, "$bus.list", {"limit": 1})
     check("$bus.list", "reply", page)
     assert page["next"]
@@ -326,6 +330,11 @@ REQUESTS: dict[str, list[Any]] = {
         {"endpoint": "host-1"}, {"endpoint": "host-1", "new": 1},
         None, {}, {"endpoint": None}, {"endpoint": 1}, "host-1",
     ],
+    "$bus.map": [
+        None, {}, {"limit": 1}, {"after": "host-1"}, {"after": None}, {"new": 1},
+        1, {"limit": 0}, {"limit": 501}, {"after": 1},
+    ],
+    "$bus.components": [None, {}, {"component": None}, {"new": 1}, 1, {"component": 1}],
     "$bus.explain": [
         {"subject": "a"}, {"subject": "a", "verb": "call"}, {"subject": "a", "verb": "publish"},
         {"subject": "a", "verb": None},
