@@ -1,6 +1,11 @@
 """Pinned calls: while a component is handed over its calls wait, and each gets one outcome from whoever serves then."""
 
+from collections.abc import Callable
+from itertools import count
+
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from busd.core.account import Rates
 from busproto import envelope
@@ -243,3 +248,79 @@ def test_who_is_cut_off_is_told_and_the_census_says_why() -> None:
     row = other.ask("$bus.list", {"departed": True})["departed"][0]
     assert (row["endpoint"], row["reason"], row["error"]["code"]) == (liar.name, "cut-off", Code.DENIED)
     assert not world.bus.cut_off(liar.name, error, world.now)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["call", "call", "call", "cancel", "wait", "answer", "pin", "unpin", "serve", "unserve", "leave"]
+        ),
+        st.integers(0, 5),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_whatever_happens_each_call_has_one_outcome_and_is_given_out_at_most_once(steps: list[tuple[str, int]]) -> None:
+    world = World(held_calls=20)
+    callers = [world.peer() for _ in range(3)]
+    responders = [world.peer() for _ in range(3)]
+    offers: dict[Peer, int] = {}
+    pins: list[Callable[[float], None]] = []
+    made_calls: set[tuple[str, int]] = set()
+    outcomes: list[tuple[str, int]] = []
+    executed: list[bytes] = []
+    number = count()
+
+    def collect() -> None:
+        for caller in callers:
+            outcomes.extend((caller.name, message[1]) for message in caller.take() if message[0] == Kind.REPLY)
+
+    def answer_all() -> None:
+        for responder in responders:
+            given = [message for message in responder.take() if message[0] == Kind.CALL]
+            executed.extend(message[5] for message in given)
+            for message in given:
+                responder.send(envelope.reply(message[1], Status.OK, None, b""))
+
+    for step, which in steps:
+        caller, responder = callers[which % len(callers)], responders[which % 3]
+        if step == "call":
+            id = caller.call("s", b"%d" % next(number), seconds=1 + which)
+            made_calls.add((caller.name, id))
+        elif step == "cancel" and caller.session.calls:
+            caller.send(envelope.cancel(next(iter(caller.session.calls))))
+        elif step == "wait":
+            world.advance(which / 2)
+        elif step == "answer":
+            answer_all()
+        elif step == "pin":
+            pins.append(world.bus.pin(["s", "t"]))
+        elif step == "unpin" and pins:
+            pins.pop(which % len(pins))(world.now)
+        elif step in ("serve", "unserve"):
+            id = responder.id()
+            if step == "serve" and responder not in offers:
+                offers[responder] = id
+                responder.send(envelope.serve(id, "s", {}))
+            elif step == "unserve" and responder in offers:
+                responder.send(envelope.unserve(id, offers.pop(responder)))
+        elif step == "leave" and len(callers) > 1:
+            collect()
+            callers.remove(caller)
+            caller.leave()
+            made_calls -= {(name, id) for name, id in made_calls if name == caller.name}
+            outcomes = [(name, id) for name, id in outcomes if name != caller.name]
+    for unpin in pins:
+        unpin(world.now)
+    answer_all()
+    world.advance(10)
+    answer_all()
+    collect()
+    assert sorted(outcomes) == sorted(made_calls)
+    assert len(executed) == len(set(executed))
+    statistics = world.statistics()
+    assert (statistics.calls_in_flight, statistics.waiting_calls, statistics.held_calls) == (0, 0, 0)
+    assert world.bus.ledgers["queued_bytes"].used == 0
