@@ -184,6 +184,9 @@ class Accounts:
     def _of(self, principal: Principal) -> tuple[str, Rates]:
         if not principal.is_node:
             return f"tenant {principal.tenant}", self._guest
+        if principal.is_own_guest:
+            # Its tenant is trusted, and it is a machine that others may have got into: it pays for itself.
+            return f"unit {principal.unit}", self._guest
         if principal.boundary != "host" or self._owners is None or principal.uid in self._owners:
             return OWNER, UNBOUNDED
         return f"uid {principal.uid}", self._user

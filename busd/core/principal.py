@@ -42,6 +42,11 @@ class Principal:
         """Whether it belongs to the node itself, and so speaks in the node's own space."""
         return self.tenant == NODE_TENANT
 
+    @property
+    def is_own_guest(self) -> bool:
+        """Whether it is a guest that the node itself owns: a service VM."""
+        return self.boundary == "guest" and self.tenant == NODE_TENANT
+
     def describe(self) -> dict[str, object]:
         """The principal as ``$bus.inspect`` shows it."""
         return {

@@ -8,7 +8,7 @@ does, and a typing error must not become a rule.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from busd.core.principal import BOUNDARIES, NODE_TENANT, Principal
@@ -84,11 +84,15 @@ class Selector:
     units: frozenset[str] | None = None
     uids: frozenset[int] | None = None
     gids: frozenset[int] | None = None
+    denies: bool = False
+    """Whether it takes rights away: then it is about the node's own guests as well, without naming their tenant."""
 
     def mismatch(self, principal: Principal) -> str:
         """The first thing about ``principal`` that does not fit, as a clause; empty if it fits."""
         if principal.boundary not in self.boundaries:
             return f"it is about {' and '.join(self.boundaries)}, not {principal.boundary}"
+        if self.tenants is None and not self.denies and principal.is_own_guest:
+            return f"a guest of the node's own has only the rights that name it, with tenant={NODE_TENANT}"
         if self.tenants is not None and principal.tenant not in self.tenants:
             return f"tenant {principal.tenant} is not in tenant={_listed(self.tenants)}"
         if self.units is not None and principal.unit not in self.units:
@@ -99,12 +103,19 @@ class Selector:
             return f"none of its groups is in gid={_listed(self.gids)}"
         return ""
 
+    @property
+    def reaches_own_guests(self) -> bool:
+        """Whether it can be about a guest that the node itself owns."""
+        return self.denies if self.tenants is None else NODE_TENANT in self.tenants
+
     def fits(self, principal: Principal) -> bool:
         """Whether a rule of this selector is about ``principal``."""
         return not self.mismatch(principal)
 
     def includes(self, other: "Selector") -> bool:
         """Whether everybody whom ``other`` is about is one of these."""
+        if self.tenants is None and not self.denies and "guest" in other.boundaries and other.reaches_own_guests:
+            return False
         return set(other.boundaries) <= set(self.boundaries) and all(
             mine is None or (theirs is not None and theirs <= mine)
             for mine, theirs in (
@@ -281,7 +292,7 @@ def _rule(file: str, number: int, text: str, words: Sequence[str], self_uid: int
     for verb in ("publish", "serve"):
         if verb in verbs and (reserved := next(filter(is_reserved, patterns), None)):
             raise _WrongError(f"only the broker can {verb} under $bus.: leave {verb} or {reserved} out of this rule")
-    who = selector_of(words[4:], self_uid)
+    who = replace(selector_of(words[4:], self_uid), denies=words[0] == "deny")
     split = tuple(tuple(pattern.split(".")) for pattern in patterns)
     return Rule(file, number, text, words[0] == "allow", verbs, patterns, who, " ".join(words[4:]), split)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from busd.core.introspection import Request
-from busd.core.principal import NODE_TENANT
 from busd.edge.identity import HOST_UNIT
 from busd.edge.socketfile import components
 from busproto.subjects import check_name
@@ -101,7 +100,7 @@ def read(request: Request) -> GuestRequest:
         raise request.error("pid and any_process exclude each other")
     return GuestRequest(
         name=_name(request, "name", HOST_UNIT),
-        tenant=_name(request, "tenant", NODE_TENANT),
+        tenant=_name(request, "tenant"),
         way=way,
         generation=request.optional_number("generation", 1, HIGHEST_GENERATION),
         path=None if way == "cid" else _path(request, way),
@@ -113,8 +112,8 @@ def read(request: Request) -> GuestRequest:
     )
 
 
-def _name(request: Request, field: str, own: str) -> str:
-    """The name ``field``, which must not be ``own``: what the node itself is called."""
+def _name(request: Request, field: str, own: str = "") -> str:
+    """The name ``field``, which must not be ``own``: what the host itself is called."""
     name = request.text(field)
     reason = check_name(name)
     if reason is None and name == own:

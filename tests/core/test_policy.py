@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from busd.core.lint import lint
 from busd.core.policy import Policy, parse
 from busd.core.principal import Principal
 from busd.core.rules import RULES, PolicyFile
 from busproto.errors import BusError, Code
+from tests.core.peer import World
 
 GUEST = Principal("guest", "acme", "vm-1", 1)
 OTHER = Principal("guest", "globex", "vm-2", 1)
@@ -297,3 +299,33 @@ def test_a_flood_of_denials_costs_microseconds() -> None:
 
     assert microseconds(lambda: rights.decide("publish", "metrics.cpu.load")) < 10
     assert microseconds(lambda: rights.decide_pattern("subscribe", "metrics.>")) < 150
+
+
+# -- guests that the node itself owns ---------------------------------------------------------------------------------
+
+
+def test_a_guest_of_the_nodes_own_has_only_the_rights_that_name_it() -> None:
+    service = Principal("guest", "node", "svc", 1)
+    broad = "allow publish,subscribe,call,serve > from guest\n"
+    assert not may(one(broad), service, "serve", "cache.get")
+    assert may(one(broad), GUEST, "serve", "cache.get")
+    named = one("deny call cache.shred from guest\n" + broad + "allow serve,call cache.> from guest tenant=node\n")
+    assert may(named, service, "serve", "cache.get")
+    assert not may(named, service, "call", "cache.shred"), "what guests are denied, this one is denied"
+    assert not may(named, service, "publish", "cache.get")
+
+
+def test_a_rule_about_guests_does_not_make_the_one_that_names_the_nodes_own_superfluous() -> None:
+    text = "allow call cache.> from guest\nallow call cache.> from guest tenant=node\n"
+    assert [finding for finding in lint(one(text)) if "cache" in str(finding)] == []
+    text = text.replace("allow call cache.> from guest\n", "deny call cache.> from guest\n")
+    assert lint(one(text)), "a denial reaches it"
+
+
+def test_a_guest_of_the_nodes_own_pays_for_itself() -> None:
+    world = World("allow call,serve > from host\nallow serve s from guest tenant=node\n")
+    caller, service = world.peer(), world.guest("node", "svc")
+    service.serve("s")
+    assert service.session.account.name == "unit svc"
+    caller.call("s")
+    assert len(service.take()) == 1
