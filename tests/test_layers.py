@@ -30,6 +30,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "buscli": frozenset({"busproto", "busclient", "buscli.offline"}),
     "buscli.offline": frozenset({"busproto", "busd.core", *BESIDE}),
     "busd.components": frozenset({"busproto", "busclient"}),
+    "busd.components.model.testing": frozenset({"busproto", "busclient", "busclient.testing", "busd.components"}),
     "busd": frozenset({"busproto", "busd.core", "busd.edge", "busd.ops", *BESIDE, "busd.components", "busclient"}),
 }
 PURE = ("busproto", "busd.core")

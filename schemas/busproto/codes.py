@@ -82,6 +82,13 @@ class Code(IntEnum):
     KEY_FOLDER_UNUSABLE = 7020
     CURVE_UNAVAILABLE = 7021
     UNITS_FILE_UNWRITABLE = 7030
+    COMPONENT_UNKNOWN = 8001
+    COMPONENT_NOT_THERE = 8002
+    COMPONENT_STATE = 8003
+    COMPONENT_STATE_TOO_LARGE = 8004
+    HANDOVER_FAILED = 8005
+    COMPONENT_INVALID = 8006
+    COMPONENT_STOPPED = 8007
 
 
 # fmt: off
@@ -597,6 +604,62 @@ _ROWS: Final = (
         True,
         "the guests cannot be kept in {path}: {reason}",
         "Make room in the run directory, or make it writable for busd: a guest that is not kept there would be lost when busd is restarted.",
+    ),
+    Entry(
+        8001,
+        "component-unknown",
+        "caller",
+        False,
+        "there is no component '{component}'; the nearest is '{nearest}'",
+        "bus component list shows those that this node knows. Another one is started by its name in the components key, or by a file NAME.toml in component.dir that names its source.",
+    ),
+    Entry(
+        8002,
+        "component-not-there",
+        "operator",
+        True,
+        "no runner of component '{component}' ({source}) stands by at {placement}",
+        "Run there: busd component run SOURCE --standby, with the --bus that leads to this node.",
+    ),
+    Entry(
+        8003,
+        "component-state",
+        "caller",
+        True,
+        "{verb} is not possible while the component is {state}",
+        "bus component inspect NAME shows its state. Wait for what is under way, or start it first.",
+    ),
+    Entry(
+        8004,
+        "component-state-too-large",
+        "responder",
+        False,
+        "the state of component '{component}' has {size} bytes; {limit} can be handed over",
+        "Have hand_over() return less: what can be made again, or read from where both can reach it, does not belong into it.",
+    ),
+    Entry(
+        8005,
+        "handover-failed",
+        "responder",
+        True,
+        "the hand-over of component '{component}' failed at {step}: {reason}; {consequence}",
+        "bus component logs NAME shows what the new one said. Put it right and repeat the hand-over.",
+    ),
+    Entry(
+        8006,
+        "component-invalid",
+        "operator",
+        False,
+        "{source} is not a component: {reason}",
+        "A component is named module:Class, or by the name of one that is shipped; its class has a manifest, and each operation is a method with annotations.",
+    ),
+    Entry(
+        8007,
+        "component-stopped",
+        "responder",
+        False,
+        "component '{component}' was cut off: {reason}",
+        "bus component inspect NAME and bus component logs NAME show what it did; bus component start NAME begins anew. Its budget is in its manifest and in NAME.toml.",
     ),
 )
 # fmt: on

@@ -1,0 +1,10 @@
+"""The components that come with busd, by the names that the node, `attach` and `busd component run` take."""
+
+from typing import Final
+
+__all__ = ["SHIPPED"]
+
+SHIPPED: Final[dict[str, str]] = {
+    "telemetry": "busd.components.telemetry.component:Telemetry",
+}
+"""``module:Class`` of each."""
