@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := schemas busd clients tests
 TYPED := schemas busd clients/busclient clients/buscli tests
+PORTABLE := schemas/busproto clients/busclient clients/buscli busd/components
 
 # The first Python that is new enough and can make a virtual environment. Override with: make PYTHON=/path/to/python run
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -28,8 +29,11 @@ check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy $(TYPED)
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(PORTABLE)
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin $(PORTABLE)
 	$(BIN)/python schemas/generate.py --check
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/python -m busd.components.model.schema --check
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_platforms.py
 
 format: $(VENV)/.installed-dev  ## format the code and apply what ruff can repair by itself
 	$(BIN)/ruff check --fix $(CODE)

@@ -52,7 +52,11 @@ async def attached(
 
 def owner() -> str:
     """The user's name in the form of an owner's name; a claim, like all of a manifest."""
-    return re.sub(r"[^a-z0-9_-]+", "-", str(user_name(os.getuid())).lower()).strip("-")[:64] or "operator"
+    if sys.platform == "win32":
+        name = os.environ.get("USERNAME", "")
+    else:
+        name = str(user_name(os.getuid()))
+    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")[:64] or "operator"
 
 
 def run(command: Coroutine[Any, Any, int], *, ends_well: bool = False) -> int:
@@ -74,16 +78,17 @@ async def _until_stopped(command: Coroutine[Any, Any, int], *, ends_well: bool) 
             loop.remove_signal_handler(each)
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+    if sys.platform != "win32":  # whose loop handles no signals; there asyncio.run cancels at Ctrl-C
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
     try:
         return await task
     except asyncio.CancelledError:
-        if not stopped:
+        if not stopped and sys.platform != "win32":
             raise
     if ends_well:
         return Exit.OK
-    return Exit.INTERRUPTED if stopped[0] is signal.SIGINT else Exit.TERMINATED
+    return Exit.TERMINATED if stopped and stopped[0] is signal.SIGTERM else Exit.INTERRUPTED
 
 
 async def first_of(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) -> bool:  # noqa: ASYNC109
@@ -101,7 +106,9 @@ async def first_of(*waits: Coroutine[Any, Any, Any], timeout: float | None = Non
 
 
 async def reader_gone() -> None:
-    """Wait until nobody can read standard output any more, then raise BrokenPipeError; for ever if it is no pipe.
+    """Wait until nobody can read standard output any more, then raise BrokenPipeError.
+
+    It waits for ever if that is no pipe, and on Windows, where only writing tells.
 
     Without this ``bus sub 'x.>' | head -1`` would stay until the next message could not be written.
     """
@@ -110,7 +117,7 @@ async def reader_gone() -> None:
     loop = asyncio.get_running_loop()
     descriptor = sys.stdout.fileno()
     gone = asyncio.Event()
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+    if sys.platform == "win32" or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         await gone.wait()
     # Nothing ever becomes readable on the writing end: epoll reports only that the other end was closed.
     loop.add_reader(descriptor, gone.set)

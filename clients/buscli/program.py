@@ -145,20 +145,23 @@ async def _end(process: Process) -> None:
 
     The command itself may have ended already: what it started holds its output open.
     """
-    _signal_group(process, signal.SIGTERM)
+    _signal_group(process)
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()
     except TimeoutError:
         pass
     finally:
-        _signal_group(process, signal.SIGKILL)
+        _signal_group(process, kill=True)
         await process.wait()
 
 
-def _signal_group(process: Process, number: signal.Signals) -> None:
+def _signal_group(process: Process, *, kill: bool = False) -> None:
     with contextlib.suppress(ProcessLookupError):  # the whole group has ended
-        os.killpg(process.pid, number)
+        if sys.platform == "win32":  # no groups, and no signal but the end
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL if kill else signal.SIGTERM)
 
 
 def _verdict(status: int, complaint: bytes) -> str:

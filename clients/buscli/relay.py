@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from time import monotonic
@@ -315,7 +316,7 @@ def bind(path: str, mode: int) -> socket.socket:
 
     Raises BusError 7005: someone listens there, something else is there, or the system refused.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _unix_socket(path)
     # Under another name until it listens: nobody ever meets one that does not.
     temporary = f"{os.path.dirname(path).rstrip('/')}/.{os.getpid():x}"
     try:
@@ -337,6 +338,13 @@ def bind(path: str, mode: int) -> socket.socket:
     return listener
 
 
+def _unix_socket(path: str) -> socket.socket:
+    """A stream socket for ``path``. Raises BusError 7005 where there are none."""
+    if sys.platform == "win32":
+        raise BusError(Code.LISTEN_FAILED, address=path, reason="win32 has no unix sockets")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
 def _taken(path: str) -> str:
     """Why ``path`` may not be replaced; empty if it may. Raises OSError."""
     try:
@@ -344,7 +352,7 @@ def _taken(path: str) -> str:
             return "something that is not a socket is there"
     except FileNotFoundError:
         return ""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with _unix_socket(path) as probe:
         probe.setblocking(False)
         number = probe.connect_ex(path)
     return "" if number in (errno.ECONNREFUSED, errno.ENOENT) else "another process listens on it"

@@ -1,13 +1,25 @@
 """Figures and names for people."""
 
+import os
+import sys
+
+
+def own_user_id() -> int:
+    """The user that this process runs as; -1, which is nobody's, on Windows, where users have no numbers."""
+    if sys.platform == "win32":
+        return -1
+    return os.geteuid()
+
 
 def user_name(uid: int) -> str | int:
     """The name of a user id, or the id itself where this machine has no name for it."""
-    try:
-        import pwd
+    if sys.platform == "win32":  # users there have no numbers
+        return uid
+    import pwd
 
+    try:
         return pwd.getpwuid(uid).pw_name
-    except (ImportError, KeyError):
+    except KeyError:
         return uid
 
 

@@ -2,28 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
 
 import psutil
 import pytest
 
 import busclient.testing
+import busd.components.telemetry
 from busclient import BusError, Code, ConnectionLost, ErrorReply, Gap, Message, NotConnected
-from busclient.testing import FakeClock, MemoryBus
-from busd.components.telemetry.component import MANIFEST, Telemetry
+from busclient.testing import MemoryBus
+from busd.components.model import Context, compile_operations, configure, offer
+from busd.components.model.lifecycle import running
+from busd.components.telemetry.component import Telemetry
 from busd.components.telemetry.processes import ProcessTable
 from busd.components.telemetry.sampler import SUBJECTS, Sampler
 from tests.components.fake_psutil import FakeProcess, FakePsutil, Io, Nic, Partition, Usage
 
-
-def sleep_on(clock: FakeClock) -> Callable[[float], Awaitable[None]]:
-    async def sleep(seconds: float) -> None:
-        over = asyncio.Event()
-        clock.call_at(clock.time() + seconds, over.set)
-        await over.wait()
-
-    return sleep
+MANIFEST: Final[dict[str, Any]] = {
+    "component": Telemetry.manifest.component,
+    "version": Telemetry.manifest.version,
+    "owner": Telemetry.manifest.owner,
+    "purpose": Telemetry.manifest.purpose,
+    "serves": list(Telemetry.manifest.serves),
+    "publishes": list(Telemetry.manifest.publishes),
+}
 
 
 class Fixture:
@@ -36,13 +41,12 @@ class Fixture:
         self.source = FakePsutil()
         self.source.add(FakeProcess(1, "init", rss=10))
         self.source.add(FakeProcess(2, "web", rss=30))
-        self.telemetry = Telemetry(
-            bus,
+        self.telemetry = Telemetry.of(
+            Sampler(self.source, processes=ProcessTable(self.source, timer=lambda: 0.0)),
             interval=interval,
-            sampler=Sampler(self.source, processes=ProcessTable(self.source, timer=lambda: 0.0)),
             wall=lambda: 1_700_000_000 + self.clock.time(),
-            sleep=sleep_on(self.clock),
         )
+        self.telemetry.context = Context(Telemetry, bus, clock=bus.clock)
         self.messages: list[Message] = []
         self.gaps: list[Gap] = []
 
@@ -61,20 +65,19 @@ class Fixture:
 
 
 def on_the_bus(play: Callable[[Fixture], Coroutine[Any, Any, None]], *, interval: float = 1.0) -> None:
-    """Run the component while ``play`` plays, then cancel it as its process would."""
+    """Run the component while ``play`` plays, then end it as its runner would."""
 
     async def main() -> None:
         async with busclient.testing.bus(**MANIFEST) as bus:
             fixture = Fixture(bus, await bus.connect(component="listener"), interval=interval)
-            tasks = [asyncio.create_task(fixture.listen()), asyncio.create_task(fixture.telemetry.run())]
-            await fixture.clock.advance(0)
-            try:
+            listening = asyncio.create_task(fixture.listen())
+            operations = compile_operations(Telemetry).values()
+            async with running(fixture.telemetry), offer(bus, fixture.telemetry, operations):
+                await fixture.clock.advance(0)
                 await play(fixture)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                ends = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+            listening.cancel()
+            [end] = await asyncio.gather(listening, return_exceptions=True)
+            assert isinstance(end, asyncio.CancelledError), end
 
     asyncio.run(main())
 
@@ -131,12 +134,12 @@ def test_a_bad_request_is_refused_by_the_name_of_its_field_and_the_next_is_serve
         error = await it.refused({"limit": 0})
         assert error.code == Code.REQUEST_INVALID
         assert error.name == "request-invalid"
-        assert "'limit' must be a whole number from 1 to 1000, not 0" in error.text
+        assert "limit: expected int >= 1" in error.text
         assert not error.retryable
-        assert "'colour' is not a field" in (await it.refused({"colour": "red"})).text
+        assert "colour: there is no such field" in (await it.refused({"colour": "red"})).text
         assert len((await it.listener.call("telemetry.processes", {})).payload["processes"]) == 2
-        statistics = it.telemetry.statistics()
-        assert (statistics.requests, statistics.bad_requests) == (3, 2)
+        statistics = it.telemetry.context.statistics["processes"]
+        assert (statistics.calls, statistics.errors) == (3, {Code.REQUEST_INVALID: 2})
 
     on_the_bus(play)
 
@@ -229,13 +232,13 @@ def test_names_that_are_not_utf8_do_not_silence_it() -> None:
 def test_it_ends_with_the_bus() -> None:
     async def main() -> None:
         async with busclient.testing.bus(reconnect=False, **MANIFEST) as bus:
-            telemetry = Telemetry(bus, sampler=Sampler(FakePsutil()), sleep=sleep_on(bus.clock))
-            running = asyncio.create_task(telemetry.run())
-            await bus.clock.advance(1.5)
-            bus.disconnect()
-            await bus.clock.advance(1.0)
+            telemetry = Telemetry.of(Sampler(FakePsutil()))
+            telemetry.context = Context(Telemetry, bus, clock=bus.clock)
             with pytest.raises(BusError) as caught:
-                await running
+                async with running(telemetry):
+                    await bus.clock.advance(1.5)
+                    bus.disconnect()
+                    await bus.clock.advance(1.0)
             assert caught.value.code == Code.NOT_CONNECTED
 
     with pytest.raises(NotConnected):  # and so does the connection, for what was published last may not have arrived
@@ -253,3 +256,92 @@ def test_the_census_shows_what_it_says_of_itself() -> None:
         )
 
     on_the_bus(play)
+
+
+def test_one_that_stood_by_begins_its_rates_when_it_runs() -> None:
+    """Nobody asked for what happened while it stood by, and a sample over an hour says nothing of now."""
+
+    async def main() -> None:
+        async with busclient.testing.bus(**MANIFEST) as bus:
+            it = Fixture(bus, await bus.connect(component="listener"), interval=1.0)
+            listening = asyncio.create_task(it.listen())
+            await it.telemetry.start()
+            for _ in range(2):  # standing by, and drained
+                await it.clock.advance(3600.0)
+                run = asyncio.create_task(it.telemetry.run())
+                await it.clock.advance(1.0)
+                assert {message.payload["interval"] for message in it.messages} == {1.0}
+                run.cancel()
+                await asyncio.wait([run])
+            assert len(it.messages) == 2 * len(SUBJECTS)
+            listening.cancel()
+
+    asyncio.run(main())
+
+
+def test_health_is_whether_anything_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(it: Fixture) -> None:
+        assert it.telemetry.health().ok
+        await it.clock.advance(1.0)
+        assert it.telemetry.health().ok
+
+        def denied(*_: object, **__: object) -> None:
+            raise psutil.AccessDenied(msg="not for you")
+
+        for name in ("cpu_times", "virtual_memory", "disk_io_counters", "net_io_counters"):
+            monkeypatch.setattr(it.source, name, denied)
+        await it.clock.advance(1.0)
+        assert it.telemetry.health().ok, "the processes are still there"
+        monkeypatch.setattr(it.source, "pids", denied)
+        await it.clock.advance(1.0)
+        health = it.telemetry.health()
+        assert not health.ok
+        assert health.detail == "no figures can be read; telemetry.cpu: not for you"
+
+    on_the_bus(play)
+
+
+@pytest.mark.parametrize(
+    ("interval", "reason"),
+    [
+        (0, "expected float >= 0.1"),
+        (0.01, "expected float >= 0.1"),
+        (-1, "expected float >= 0.1"),
+        (3601, "expected float <= 3600"),
+        (float("nan"), "expected float"),
+        ("often", "expected float, got str"),
+        (None, "expected float, got None"),
+    ],
+)
+def test_an_interval_out_of_range_is_refused(interval: Any, reason: str) -> None:
+    with pytest.raises(BusError) as caught:
+        configure(Telemetry, {"interval": interval})
+    assert caught.value.code == Code.CONFIG_INVALID
+    assert f"interval: {reason}" in caught.value.text
+
+
+@pytest.mark.parametrize("interval", [0.1, 1, 3600])
+def test_an_interval_in_range_is_taken(interval: float) -> None:
+    configure(Telemetry, {"interval": interval})
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_the_example_of_its_page_runs(attached: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(busd.components.telemetry.__file__).with_name("README.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+
+    async def play(it: Fixture) -> None:
+        example = asyncio.create_task(names["main"](it.listener))
+        while not example.done():
+            await it.clock.advance(0.1)
+        await example
+
+    if attached:
+        on_the_bus(play)
+        assert capsys.readouterr().out.split()[:2] == ["web", "30"]
+    else:
+        asyncio.run(names["main"]())
+        assert len(capsys.readouterr().out.split()) >= 3

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 
 from busd.components.telemetry.processes import BUDGET_SECONDS, ProcessTable
-from tests.components.test_component_process import TELEMETRY, program
+from tests.components.test_telemetry_process import TELEMETRY, program
 from tests.support import running_node
 
 SHARE = 0.02

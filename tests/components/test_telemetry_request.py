@@ -1,51 +1,55 @@
 """What ``telemetry.processes`` accepts, and what it says of the rest."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from busd.components.telemetry.request import LIMIT_MAX, ProcessesRequest
+from busd.components.model import compile_operations
+from busd.components.telemetry.component import Telemetry
+from busd.components.telemetry.figures import LIMIT_MAX
 from busproto.errors import BusError, Code
+
+PROCESSES: Final = compile_operations(Telemetry)["processes"]
 
 
 @pytest.mark.parametrize(
-    ("payload", "request_read"),
+    ("payload", "arguments"),
     [
-        (None, ProcessesRequest("cpu", 10, None)),
-        ({}, ProcessesRequest("cpu", 10, None)),
-        ({"sort": "memory"}, ProcessesRequest("memory", 10, None)),
-        ({"limit": 1, "name": "py*"}, ProcessesRequest("cpu", 1, "py*")),
-        ({"sort": "cpu", "limit": LIMIT_MAX, "name": None}, ProcessesRequest("cpu", LIMIT_MAX, None)),
+        (None, {"sort": "cpu", "limit": 10, "name": None}),
+        ({}, {"sort": "cpu", "limit": 10, "name": None}),
+        ({"sort": "memory"}, {"sort": "memory", "limit": 10, "name": None}),
+        ({"limit": 1, "name": "py*"}, {"sort": "cpu", "limit": 1, "name": "py*"}),
+        ({"sort": "cpu", "limit": LIMIT_MAX, "name": None}, {"sort": "cpu", "limit": LIMIT_MAX, "name": None}),
     ],
 )
-def test_good_requests(payload: Any, request_read: ProcessesRequest) -> None:
-    assert ProcessesRequest.read(payload) == request_read
+def test_good_requests(payload: Any, arguments: dict[str, Any]) -> None:
+    assert PROCESSES.read(payload) == arguments
 
 
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        ([], "it must be a map or nil, not list"),
-        (b"x", "it must be a map or nil, not bytes"),
-        (5, "it must be a map or nil, not int"),
-        ({"sorting": "cpu"}, "'sorting' is not a field; there are sort, limit, name"),
-        ({7: 1}, "'7' is not a field"),
-        ({"sort": "disk"}, '\'sort\' must be "cpu" or "memory", not "disk"'),
-        ({"sort": None}, "'sort' must be"),
-        ({"sort": ["cpu"]}, '\'sort\' must be "cpu" or "memory", not list of length 1'),
-        ({"limit": 0}, "'limit' must be a whole number from 1 to 1000, not 0"),
-        ({"limit": 1001}, "not 1001"),
-        ({"limit": True}, "'limit' must be a whole number from 1 to 1000, not True"),
-        ({"limit": 2.0}, "not 2.0"),
-        ({"limit": "5"}, 'not "5"'),
-        ({"name": ""}, "'name' must be a glob of 1 to 128 characters"),
-        ({"name": "x" * 129}, "not str of length 129"),
-        ({"name": b"x"}, "'name' must be"),
+        ([], "expected object, got array"),
+        (b"x", "expected object, got bytes"),
+        (5, "expected object, got int"),
+        ({"sorting": "cpu"}, "sorting: there is no such field"),
+        ({7: 1}, "expected str"),
+        ({"sort": "disk"}, "sort: invalid enum value 'disk'"),
+        ({"sort": None}, "sort: expected str, got None"),
+        ({"sort": ["cpu"]}, "sort: expected str, got array"),
+        ({"limit": 0}, "limit: expected int >= 1"),
+        ({"limit": 1001}, "limit: expected int <= 1000"),
+        ({"limit": True}, "limit: expected int, got bool"),
+        ({"limit": 2.0}, "limit: expected int, got float"),
+        ({"limit": "5"}, "limit: expected int, got str"),
+        ({"name": ""}, "name: expected str of length >= 1"),
+        ({"name": "x" * 129}, "name: expected str of length <= 128"),
+        ({"name": b"x"}, "name: expected str"),
     ],
 )
 def test_bad_requests_name_the_field(payload: Any, reason: str) -> None:
     with pytest.raises(BusError) as caught:
-        ProcessesRequest.read(payload)
+        PROCESSES.read(payload)
     assert caught.value.code == Code.REQUEST_INVALID
     assert caught.value.fields["subject"] == "telemetry.processes"
     assert reason in caught.value.text

@@ -1,19 +1,16 @@
-"""asyncapi.yaml: well formed, complete, and true of what the broker and the components really send and accept."""
+"""asyncapi.yaml: well formed, complete, and true of what the broker really sends and accepts.
 
-import asyncio
+What is of components is in test_component_schemas.py.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import jsonschema
-import psutil
 import pytest
 import yaml
 
-from busd.components.telemetry.component import Telemetry
-from busd.components.telemetry.request import PROCESSES, ProcessesRequest
-from busd.components.telemetry.sampler import SUBJECTS, Sampler
 from busd.core.account import RATES, Rates
 from busd.core.introspection import SERVICES
 from busd.core.principal import Principal
@@ -25,7 +22,6 @@ from busd.core.states import State
 from busd.core.units import Unit
 from busproto import envelope
 from busproto.envelope import OUTCOMES, Kind, Status, unpack
-from busproto.errors import BusError
 from busproto.subjects import check_subject
 from tests.core.peer import Peer, World
 
@@ -134,11 +130,6 @@ def test_what_the_broker_serves_and_publishes_is_described() -> None:
     described = {address for address, channel in BY_ADDRESS.items() if channel["x-busd"]["by"] == "broker"}
     here = {address for address in described if not address.startswith("$bus.admin.")}  # those: test_asyncapi_admin.py
     assert here == {*SERVICES, "$bus.endpoints.attached", "$bus.endpoints.departed"}
-
-
-def test_what_telemetry_serves_and_publishes_is_described() -> None:
-    described = {address for address, channel in BY_ADDRESS.items() if channel["x-busd"]["by"] == "telemetry"}
-    assert described == {*SUBJECTS, PROCESSES}
 
 
 def test_closed_sets_are_those_of_the_code() -> None:
@@ -359,37 +350,3 @@ def test_refused_calls_carry_an_error_body(world: World, subject: str) -> None:
     status, payload = ask(world.peer(), subject, None)
     assert status in (Status.ERROR, Status.NO_RESPONDERS)
     check("$bus.ping", "error", payload)
-
-
-# -- what telemetry really sends -------------------------------------------------------------------------------------
-
-
-def test_samples_of_this_machine_conform() -> None:
-    sampler = Sampler(psutil)
-    sampler.sample(0.0, 1000.0)
-    payloads = sampler.sample(1.0, 1001.0)
-    assert {"telemetry.cpu", "telemetry.memory", "telemetry.top"} <= set(payloads)
-    for subject, payload in payloads.items():
-        check(subject, "figures", payload)
-    asked = SimpleNamespace(payload={"limit": 1000})
-    reply = asyncio.run(Telemetry(cast(Any, None), sampler=sampler).answer(cast(Any, asked)))
-    assert reply["processes"]
-    check(PROCESSES, "reply", reply)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        None, {}, {"sort": "cpu"}, {"sort": "memory", "limit": 1, "name": "py*"}, {"limit": 1000}, {"name": None},
-        1, [], "x", {"sort": "size"}, {"sort": None}, {"limit": 0}, {"limit": 1001}, {"limit": "1"}, {"limit": True},
-        {"limit": None}, {"name": ""}, {"name": "x" * 129}, {"name": 1}, {"new": 1},
-    ],
-    ids=repr,
-)  # fmt: skip
-def test_telemetry_accepts_what_the_schema_accepts(payload: Any) -> None:
-    try:
-        ProcessesRequest.read(payload)
-        read = True
-    except BusError:
-        read = False
-    assert read == accepts(PROCESSES, payload)

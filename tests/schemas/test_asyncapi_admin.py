@@ -10,6 +10,7 @@ import pytest
 
 import busclient
 from busclient.errors import ErrorReply
+from busd.components.supervisor.admin import ComponentAdmin
 from busd.core.introspection import Request
 from busd.core.policy import parse
 from busd.core.principal import Principal
@@ -70,7 +71,7 @@ class Asking:
 
 def test_every_service_is_described_and_no_other() -> None:
     served: set[str] = set()
-    for owner in (Guests, KeyAdministration, PolicyAdmin):
+    for owner in (Guests, KeyAdministration, PolicyAdmin, ComponentAdmin):
         served |= set(object.__new__(owner).services())  # type: ignore[attr-defined]
     assert served == ADMIN
 
@@ -82,7 +83,9 @@ def test_what_a_node_answers_conforms(node: RunningNode, tmp_path: Path) -> None
             await _guests(ask, tmp_path)
             await _keys(ask)
             await _policy(ask)
-            assert ask.asked == ADMIN
+            await _components(ask)
+            # A component moves to a card or a guest only; what comes back is what a replacement brings.
+            assert ask.asked | {"$bus.admin.component.move"} == ADMIN
 
     asyncio.run(main())
 
@@ -132,6 +135,35 @@ async def _policy(ask: Asking) -> None:
     told = await ask("policy.explain", {"verb": "publish", "subject": "b", "from": "guest tenant=acme"})
     assert told["where"] == "default"
     assert await ask.refused("policy.explain", {"verb": "call", "subject": "a", "endpoint": "host-99999"}) == 2008
+
+
+async def _components(ask: Asking) -> None:
+    gauge = {"component": "telemetry"}
+    assert (await ask("component.start", gauge))["state"] == "ready"
+    assert (await ask("component.health", gauge))["health"]["ok"]
+    taken = await ask("component.replace", {**gauge, "seconds": 2.5, "source": None})
+    assert (taken["from"], taken["to"], taken["state_lost"]) == ("host", "host", False)
+    page = await ask("component.logs", {**gauge, "limit": 1})
+    assert (await ask("component.logs", {**gauge, "after": page["next"]}))["lines"] == []
+    assert await ask.refused("component.replace", {**gauge, "source": "no.such:Thing"}) == 8005
+    assert await ask.refused("component.move", {**gauge, "to": "soc"}) == 8002
+    assert await ask.refused("component.move", {**gauge, "to": "host"}) == 8003
+    for verb, wrong in (
+        ("start", {}),
+        ("start", {"component": 1}),
+        ("stop", {**gauge, "now": True}),
+        ("replace", {**gauge, "seconds": 0}),
+        ("replace", {**gauge, "seconds": 601}),
+        ("move", gauge),
+        ("move", {**gauge, "to": None}),
+        ("logs", {**gauge, "limit": 0}),
+        ("logs", {**gauge, "after": -1}),
+    ):
+        assert not accepts(f"$bus.admin.component.{verb}", wrong), wrong
+        assert await ask.refused(f"component.{verb}", wrong) == 2008
+    assert (await ask("component.stop", gauge))["state"] == "stopped"
+    assert await ask.refused("component.replace", gauge) == 8003
+    assert await ask.refused("component.start", {"component": "telemetri"}) == 8001
 
 
 # -- what is accepted -------------------------------------------------------------------------------------------------

@@ -1,29 +1,25 @@
-"""The bus part: publishes a sample at every interval and answers ``telemetry.processes``."""
+"""The telemetry component: publishes a sample at every interval and answers ``telemetry.processes``."""
 
-import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Self
 
-from busclient import Bus, BusError, Call
+import msgspec
+from msgspec import Meta
+
+from busclient import BusError
 from busd import __version__
-from busd.components.telemetry.processes import BUDGET_SECONDS, ProcessTable
-from busd.components.telemetry.request import PROCESSES, ProcessesRequest
-from busd.components.telemetry.sampler import SUBJECTS, Sampler, SamplerStatistics
+from busd.components.model import Budget, Component, Event, Health, Manifest, Request
+from busd.components.telemetry import figures
+from busd.components.telemetry.figures import LIMIT_MAX
+from busd.components.telemetry.processes import BUDGET_SECONDS, ProcessTable, Sort
+from busd.components.telemetry.sampler import Sampler, SamplerStatistics
+from busd.components.telemetry.text import NAME_CHARACTERS
 
-__all__ = ["INTERVAL_SECONDS", "MANIFEST", "Telemetry", "TelemetryStatistics"]
-
-MANIFEST: Final[dict[str, Any]] = {
-    "component": "telemetry",
-    "version": __version__,
-    "owner": "node",
-    "purpose": "shows what this machine is doing",
-    "serves": [PROCESSES],
-    "publishes": list(SUBJECTS),
-}
+__all__ = ["CPU", "DISK", "MEMORY", "NETWORK", "TOP", "Telemetry", "TelemetryStatistics"]
 
 INTERVAL_SECONDS: Final = 1.0
 
@@ -32,6 +28,16 @@ PROCESSES_SHARE: Final = BUDGET_SECONDS
 
 PROCESSES_SECONDS_MAX: Final = 0.05
 """Longest that reading processes may hold up an answer, however long the interval."""
+
+CPU: Final = Event("cpu", figures.Cpu)
+MEMORY: Final = Event("memory", figures.Memory)
+DISK: Final = Event("disk", figures.Disk)
+NETWORK: Final = Event("network", figures.Network)
+TOP: Final = Event("top", figures.Top)
+
+_EVENTS: Final[dict[str, Event[Any]]] = {
+    f"telemetry.{event.name}": event for event in (CPU, MEMORY, DISK, NETWORK, TOP)
+}
 
 _log = logging.getLogger("busd.components.telemetry")
 
@@ -44,89 +50,128 @@ class TelemetryStatistics:
     """Messages published."""
     refused: int
     """Messages that could not be published: the broker refused them, or too much was unsent."""
-    requests: int
-    """Calls of ``telemetry.processes``."""
-    bad_requests: int
-    """Those that were not valid."""
     absences: int
     """Times that the bus was away when a sample was due."""
     sampler: SamplerStatistics
     """The sampler's own."""
 
 
-class Telemetry:
-    """The telemetry component on a bus. ``run`` does it all.
+class Telemetry(Component):
+    """This machine's figures, published at every interval, and its processes on request.
 
     Args:
-        bus: an open connection; whoever opened it closes it.
         interval: seconds between samples.
-        sampler: where the figures come from; by default this machine.
-        wall: seconds since 1970.
-        sleep: waits for so many seconds of ``bus.time``.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        *,
-        interval: float = INTERVAL_SECONDS,
-        sampler: Sampler | None = None,
-        wall: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        self._bus = bus
+    manifest = Manifest(
+        component="telemetry",
+        version=__version__,
+        owner="node",
+        purpose="shows what this machine is doing",
+        operations=(Request("processes"), *_EVENTS.values()),
+        budget=Budget(memory_bytes=128 << 20, cpu_percent=50.0),
+    )
+
+    def __init__(self, *, interval: Annotated[float, Meta(ge=0.1, le=3600)] = INTERVAL_SECONDS) -> None:
         self._interval = interval
         budget = min(PROCESSES_SECONDS_MAX, PROCESSES_SHARE * interval)
-        self._sampler = sampler or Sampler(processes=ProcessTable(budget=budget))
-        self._wall = wall
-        self._sleep = sleep
+        self._sampler = Sampler(processes=ProcessTable(budget=budget))
+        self._wall: Callable[[], float] = time.time
         self._at = 0.0
+        self._sampled: float | None = None
+        self._readable = True
         self._told: set[str] = set()
-        self._published = self._refused = self._requests = self._bad_requests = self._absences = 0
+        self._published = self._refused = self._absences = 0
+
+    @classmethod
+    def of(
+        cls,
+        sampler: Sampler,
+        *,
+        interval: float = INTERVAL_SECONDS,
+        wall: Callable[[], float] = time.time,
+    ) -> Self:
+        """Telemetry of another machine than this one, or of a made one.
+
+        Args:
+            sampler: where the figures come from.
+            interval: seconds between samples.
+            wall: seconds since 1970.
+        """
+        telemetry = cls(interval=interval)
+        telemetry._sampler, telemetry._wall = sampler, wall
+        return telemetry
+
+    async def start(self) -> None:
+        """Read everything once: rates need two readings, and a call may come before the next."""
+        self._sample()
 
     async def run(self) -> None:
-        """Publish and answer until cancelled. Raises BusError when the bus has ended for good."""
-        self._sample()
-        async with self._bus.serve(PROCESSES, self.answer):
-            due = self._bus.time() + self._interval
-            while True:
-                await self._sleep(max(0.0, due - self._bus.time()))
-                if self._bus.state == "connected":
-                    await self._publish(self._sample())
-                else:
-                    self._absences += 1
-                    await self._bus.connected()
-                    self._sample()  # what happened meanwhile is not what happens now: start the counters again
-                missed = math.floor((self._bus.time() - due) / self._interval)
-                due += self._interval * (1 + max(0, missed))  # late once is not late for ever
+        """Publish until cancelled. Raises BusError when the bus has ended for good."""
+        if self._sampled is None or self.context.time() - self._sampled > self._interval:
+            self._sample()  # it stood by, or was drained: what happened meanwhile is not what happens now
+        due = self.context.time() + self._interval
+        while True:
+            await self.context.sleep(max(0.0, due - self.context.time()))
+            bus = self.context.bus
+            if bus is None or bus.state == "connected":
+                await self._publish(self._sample())
+            else:
+                self._absences += 1
+                await bus.connected()
+                self._sample()  # start the counters again
+            missed = math.floor((self.context.time() - due) / self._interval)
+            due += self._interval * (1 + max(0, missed))  # late once is not late for ever
 
-    async def answer(self, call: Call) -> dict[str, Any]:
-        """The reply to a call of ``telemetry.processes``. Raises BusError REQUEST_INVALID, naming the field."""
-        self._requests += 1
-        try:
-            request = ProcessesRequest.read(call.payload)
-        except BusError:
-            self._bad_requests += 1
-            raise
-        processes = self._sampler.processes
-        matching, rows = processes.top(request.sort, request.limit, request.name)
-        return {"at": round(self._at, 3), "total": len(processes), "matching": matching, "processes": rows}
+    async def processes(
+        self,
+        *,
+        sort: Sort = "cpu",
+        limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] = 10,
+        name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)] | None = None,
+    ) -> figures.Processes:
+        """The largest processes of this machine, as they were at the last sample.
+
+        Args:
+            sort: by CPU or by memory.
+            limit: most rows in the reply.
+            name: a glob over process names; upper and lower case are alike.
+        """
+        table = self._sampler.processes
+        matching, rows = table.top(sort, limit, name)
+        return figures.Processes(
+            at=round(self._at, 3),
+            total=len(table),
+            matching=matching,
+            processes=tuple(figures.Process(**row) for row in rows),
+        )
+
+    def health(self) -> Health:
+        """Not well when nothing of the machine could be read at the last sample."""
+        if self._readable:
+            return Health(True)
+        subject, reason = next(iter(self._sampler.reasons.items()))
+        return Health(False, f"no figures can be read; {subject}: {reason}")
 
     def _sample(self) -> dict[str, dict[str, Any]]:
-        self._at = self._wall()
-        payloads = self._sampler.sample(self._bus.time(), self._at)
+        first = self._sampled is None
+        self._at, self._sampled = self._wall(), self.context.time()
+        payloads = self._sampler.sample(self._sampled, self._at)
+        self._readable = first or bool(payloads)
         for subject, reason in self._sampler.reasons.items():
             self._tell(subject, "%s is not published: its figures cannot be read: %s", subject, reason)
         return payloads
 
     async def _publish(self, payloads: dict[str, dict[str, Any]]) -> None:
         for subject, payload in payloads.items():
+            event = _EVENTS[subject]
             try:
-                await self._bus.publish(subject, payload)
+                await self.context.publish(event, msgspec.convert(payload, event.type))
                 self._published += 1
-            except BusError as error:
+            except (BusError, msgspec.ValidationError) as error:
                 self._refused += 1
-                self._tell(f"{subject} {error.code}", "a message on %s could not be published: %s", subject, error)
+                key = error.code if isinstance(error, BusError) else "invalid"
+                self._tell(f"{subject} {key}", "a message on %s could not be published: %s", subject, error)
 
     def _tell(self, key: str, text: str, *values: object) -> None:
         """Log what is wrong, once: it is likely to be wrong again in a second."""
@@ -135,12 +180,10 @@ class Telemetry:
             _log.warning(text, *values)
 
     def statistics(self) -> TelemetryStatistics:
-        """What this component has done so far."""
+        """What this component has done so far. Its calls are counted by whoever runs it."""
         return TelemetryStatistics(
             published=self._published,
             refused=self._refused,
-            requests=self._requests,
-            bad_requests=self._bad_requests,
             absences=self._absences,
             sampler=self._sampler.statistics(),
         )

@@ -9,6 +9,7 @@ from buscli.exits import Exit
 from buscli.output import Output, Style, printable
 from buscli.parser import UsageError
 from buscli.table import Argument, Command, Example
+from buscli.units import own_user_id
 
 if TYPE_CHECKING:
     from buscli.offline import Policy
@@ -172,7 +173,7 @@ def _read(folder: str | None, output: Output) -> "Policy":
     files, source = load_policy(path, named=folder is not None)
     if output.interactive:
         output.note(f"-> policy {source}" + (f" ({path} does not exist)" if source == BUILT_IN else ""))
-    return parse(files, self_uid=os.geteuid(), source=source)
+    return parse(files, self_uid=own_user_id(), source=source)
 
 
 def _lint(args: Namespace, output: Output, policy: "Policy") -> int:
