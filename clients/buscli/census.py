@@ -47,6 +47,17 @@ async def accounts(bus: "Bus") -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (" " in row["account"], row["account"]))
 
 
+async def traffic(bus: "Bus") -> dict[str, Any]:
+    """Every endpoint and every flow from one to another, as one answer; ``at`` is when the first page was made."""
+    found = await ask(bus, "$bus.map", {})
+    page = found
+    while (after := page.get("next")) is not None:
+        page = await ask(bus, "$bus.map", {"after": after})
+        found["endpoints"] += page["endpoints"]
+        found["flows"] += page["flows"]
+    return {key: found[key] for key in ("at", "endpoints", "flows")}
+
+
 def unowned(row: Mapping[str, Any]) -> list[str]:
     """What a row's manifest does not say, so that nobody knows whose it is and what for."""
     return [key for key in OWNERSHIP if not row["claims"].get(key)]

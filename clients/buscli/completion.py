@@ -7,14 +7,17 @@ complete a path.
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from buscli.output import printable
 from buscli.table import CONNECTION, FORM, NAMES, Argument, Command, commands, load
 
+if TYPE_CHECKING:
+    from busclient import Bus
+
 FILE: Final = ":file"
 _LIVE_SECONDS: Final = 0.5
-_PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]+")
 """What of the bus is offered to a shell: guests choose names there, so nothing that a shell could act on passes."""
 
 _BASH: Final = r"""# bash completion for bus. Load it with: source <(bus completion bash)
@@ -41,7 +44,8 @@ _bus() {
     for line in "${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
         case $line in
             (:file) _files ;;
-            (?*) offers+=("${line/$'\t'/:}") ;;
+            (*$'\t'*) offers+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
+            (?*) offers+=("${line//:/\\:}") ;;
         esac
     done
     (( $#offers )) && _describe bus offers
@@ -184,7 +188,7 @@ def _values(argument: Argument, bus: str | None) -> Iterable[Offer]:
             from busproto.codes import ENTRIES
 
             return [Offer(entry.name, str(entry.number)) for entry in ENTRIES.values()]
-        case "subject" | "endpoint":
+        case "subject" | "endpoint" | "claim" | "component" | "place":
             return [offer for offer in _live(argument.completes, bus) if _PLAIN_WORD.fullmatch(offer.word)]
         case "nothing":
             return []
@@ -198,23 +202,46 @@ def _live(what: str, bus: str | None) -> list[Offer]:
 
     async def ask() -> list[Offer]:
         import busclient
-        from buscli.census import endpoints
         from buscli.connection import COMPONENT
 
         async with asyncio.timeout(_LIVE_SECONDS):
             async with busclient.connect(
                 bus, component=COMPONENT, purpose="shell completion", reconnect=False
             ) as attached:
-                rows = [row async for row in endpoints(attached)]
-        if what == "endpoint":
-            return [Offer(row["endpoint"], row["claims"].get("component", "")) for row in rows]
-        subjects = {name for row in rows for name in (*row["serves"], *row["claims"].get("publishes", ()))}
-        return [Offer(subject) for subject in sorted(subjects)]
+                return await (_components if what in ("component", "place") else _census)(attached, what)
 
     try:
         return asyncio.run(ask())
     except (BusError, OSError, TimeoutError):
         return []
+
+
+async def _census(bus: "Bus", what: str) -> list[Offer]:
+    """Endpoints, subjects, or the components that endpoints claim to be."""
+    from buscli.census import endpoints
+
+    rows = [row async for row in endpoints(bus)]
+    if what == "endpoint":
+        return [Offer(row["endpoint"], row["claims"].get("component", "")) for row in rows]
+    if what == "claim":
+        claims = [row["claims"] for row in rows if row["claims"].get("component")]
+        said = {claim["component"]: claim.get("purpose", "") for claim in claims}
+        return [Offer(component, said[component]) for component in sorted(said)]
+    subjects = {name for row in rows for name in (*row["serves"], *row["claims"].get("publishes", ()))}
+    return [Offer(subject) for subject in sorted(subjects)]
+
+
+async def _components(bus: "Bus", what: str) -> list[Offer]:
+    """The node's components, or the places where one could go."""
+    from buscli.components import components
+
+    rows = await components(bus)
+    if what == "component":
+        return [Offer(row["component"], row.get("purpose") or "") for row in rows]
+    places = {"host": "the node itself"}
+    for row in rows:
+        places |= {each["placement"]: f"{row['component']} stands by there" for each in row.get("standby", ())}
+    return [Offer(place, says) for place, says in places.items()]
 
 
 def serve_request(words: list[str]) -> None:

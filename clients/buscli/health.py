@@ -1,4 +1,4 @@
-"""Does the bus work? What ``bus check`` does: four steps, each timed, and four ways to say how they went."""
+"""Does the bus work? What ``bus check`` does: four timed steps, a look at the components, and four ways to say it."""
 
 import asyncio
 from argparse import Namespace
@@ -11,7 +11,7 @@ from buscli.exits import Health
 from buscli.output import Output, Style, printable
 from buscli.responder import echo
 from buscli.units import short
-from busclient import Bus
+from busclient import Bus, Denied, NoResponders
 from busclient.url import default_url
 from busproto.errors import BusError, Code
 
@@ -31,6 +31,8 @@ class Check:
         self.state = Health.UNKNOWN
         self.worked = False
         """Every step worked, however long it took."""
+        self.degraded: dict[str, str] = {}
+        """Components of the node that do not serve and will not by themselves, and why."""
         self._since = 0.0
 
     async def run(self) -> int:
@@ -62,6 +64,7 @@ class Check:
                 subject = f"bus-check.{there.endpoint}"
                 await self._publish(here, there, subject)
                 await self._call(here, there, subject)
+            await self._components(here)
 
     async def _publish(self, here: Bus, there: Bus, subject: str) -> None:
         self._begin("subscribe")
@@ -79,6 +82,21 @@ class Check:
             reply = await here.call(subject, {"check": subject}, timeout=self.args.timeout)
             self._done()
             self._compare(reply.payload, {"check": subject})
+
+    async def _components(self, here: Bus) -> None:
+        """Which components have failed. Who may not know, or asks a node without any, still has a bus that works."""
+        self.current = "components"
+        try:
+            rows = (await here.call("$bus.components", {}, timeout=self.args.timeout)).payload["components"]
+        except (Denied, NoResponders):
+            if self.args.components:
+                raise
+            return
+        self.degraded = {
+            row["component"]: f"{row['state']}: {row['reason']}" if row["reason"] else row["state"]
+            for row in rows
+            if row.get("supervised") and (row["state"] == "failed" or (row["state"] == "stopped" and row["reason"]))
+        }
 
     def _compare(self, came: object, sent: object) -> None:
         if came != sent:
@@ -102,6 +120,9 @@ class Check:
                 self.state = state
                 self.error = f"{slowest} took {short(seconds)}, more than {short(limit)}"
                 return
+        if self.degraded and self.args.components:
+            self.state = Health.WARNING
+            self.error = f"component {'; '.join(_named(self))}"
 
     def _fail(self, error: Exception) -> None:
         """A step failed."""
@@ -118,6 +139,7 @@ class Check:
             "broker": self.broker or None,
             "seconds": self.steps,
             "error": self.error or None,
+            "degraded": self.degraded,
         }
 
 
@@ -140,6 +162,8 @@ def _text(output: Output, check: Check) -> Iterator[str]:
         yield f"  {output.styled(check.error, colour)}"
     for step, seconds in check.steps.items():
         yield f"  {step:<8} {short(seconds)}"
+    for named in _named(check):
+        yield f"  {output.styled(f'component {named}', Style.YELLOW)}"
 
 
 def _nagios(output: Output, check: Check) -> Iterator[str]:
@@ -147,6 +171,8 @@ def _nagios(output: Output, check: Check) -> Iterator[str]:
     limits = ";".join("" if limit is None else f"{limit:g}" for limit in (check.args.warn, check.args.critical))
     data = " ".join(f"{step}={seconds:.6f}s;{limits};0" for step, seconds in check.steps.items())
     said = check.error or f"node {check.node}: " + ", ".join(f"{s} {short(t)}" for s, t in check.steps.items())
+    if check.degraded and not check.error:
+        said += f"; component {'; '.join(_named(check))}"
     yield f"BUS {check.state.name} - {printable(said).replace('|', '/')} | {data}"
 
 
@@ -157,7 +183,15 @@ def _prometheus(output: Output, check: Check) -> Iterator[str]:
     yield "# HELP bus_check_state 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."
     yield "# TYPE bus_check_state gauge"
     yield f"bus_check_state {int(check.state)}"
+    yield "# HELP bus_check_components_failed Components of the node that do not serve and will not by themselves."
+    yield "# TYPE bus_check_components_failed gauge"
+    yield f"bus_check_components_failed {len(check.degraded)}"
     yield "# HELP bus_check_duration_seconds How long each step took."
     yield "# TYPE bus_check_duration_seconds gauge"
     for step, seconds in check.steps.items():
         yield f'bus_check_duration_seconds{{step="{step}"}} {seconds:.6f}'
+
+
+def _named(check: Check) -> list[str]:
+    """Each degraded component and why, on one line that is safe to print."""
+    return [printable(f"{name} {reason}") for name, reason in check.degraded.items()]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
-__all__ = ["dot", "svg"]
+__all__ = ["dot", "quoted", "svg"]
 
 Flow = Mapping[str, Any]
 
@@ -92,33 +92,34 @@ def dot(flows: Sequence[Flow], title: str) -> str:
     names: dict[int, str] = {}
     lines = [
         "digraph policy {",
-        f"  label={_quoted(title)}; labelloc=t; rankdir=LR; node [shape=box, fontname=monospace];",
+        f"  label={quoted(title)}; labelloc=t; rankdir=LR; node [shape=box, fontname=monospace];",
     ]
 
     def add(node: _Node, margin: str) -> None:
         names[id(node)] = f"n{len(names)}"
-        tip = _quoted(" ".join(node.tip))
+        tip = quoted(" ".join(node.tip))
         lines.append(
-            f"{margin}{names[id(node)]} [label={_quoted(node.label)}, tooltip={tip}, color={_quoted(node.colour)}];"
+            f"{margin}{names[id(node)]} [label={quoted(node.label)}, tooltip={tip}, color={quoted(node.colour)}];"
         )
 
     for column in (picture.senders, picture.receivers):
         for node in column.values():
             add(node, "  ")
     for number, (space, boxes) in enumerate(picture.spaces.items()):
-        lines.append(f"  subgraph cluster_{number} {{ label={_quoted(space)};")
+        lines.append(f"  subgraph cluster_{number} {{ label={quoted(space)};")
         for node in boxes.values():
             add(node, "    ")
         lines.append("  }")
     for start, end, kind, crosses in (*picture.left.values(), *picture.right.values()):
         style = ", style=dashed" if crosses else ""
-        lines.append(f"  {names[id(start)]} -> {names[id(end)]} [color={_quoted(COLOURS[kind])}{style}];")
+        lines.append(f"  {names[id(start)]} -> {names[id(end)]} [color={quoted(COLOURS[kind])}{style}];")
     return "\n".join([*lines, "}", ""])
 
 
-def _quoted(text: str) -> str:
-    """``text`` as a string of Graphviz, in which backslash sequences and HTML mean something."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+def quoted(text: str) -> str:
+    """``text`` as a string of Graphviz, in which backslash sequences and entities of HTML mean something."""
+    text = text.replace("\\", "\\\\").replace("&", "&amp;").replace('"', '\\"')
+    return '"' + text.replace("\n", " ") + '"'
 
 
 # -- SVG --------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ NAMES: Final[tuple[str, ...]] = (
     "serve",
     "list",
     "inspect",
+    "map",
     "explain",
     "ping",
     "check",
@@ -29,6 +30,7 @@ NAMES: Final[tuple[str, ...]] = (
     "relay",
     "guest",
     "keys",
+    "component",
     "policy",
     "audit",
     "errors",
@@ -52,8 +54,10 @@ class Argument(NamedTuple):
     choices: tuple[str, ...] = ()
     arity: Literal["one", "optional", "many", "flag", "repeat"] = "one"
     """Positional: one, optional, or many (at least one). Option: one value, flag, or repeat (collects values)."""
-    completes: Literal["nothing", "choices", "file", "command", "subject", "endpoint", "error"] = "nothing"
-    """What a shell offers here."""
+    completes: Literal[
+        "nothing", "choices", "file", "command", "subject", "endpoint", "component", "claim", "place", "error"
+    ] = "nothing"
+    """What a shell offers here. component: one that the node knows as such; claim: one that an endpoint says it is."""
 
     @property
     def is_option(self) -> bool:

@@ -95,6 +95,14 @@ def since(text: str) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def place(text: str) -> str:
+    """Where a component runs: ``host``, ``soc`` or ``guest:UNIT``."""
+    boundary, _, unit = text.partition(":")
+    if text in ("host", "soc") or (boundary == "guest" and unit):
+        return text
+    raise ValueError(f"'{text}' is not a place: write host, soc or guest:UNIT")
+
+
 def anchor(text: str) -> tuple[int, str]:
     """``SEQ:HASH``: a record's number and the 64 hexadecimal digits of its hash."""
     number, _, digest = text.partition(":")

@@ -67,10 +67,11 @@ class Stream:
 
     def _cancel(self) -> None:
         self._start = None
-        if self._id and not self._parts.done:
+        if not self._parts.done:
             self._parts.done = True
             self._parts.queue.clear()
-            self._connection.abandon(self._id)
+            if self._id:
+                self._connection.abandon(self._id)
 
     def __del__(self) -> None:
         # `break` in an `async for` drops the iterator without a word. Any thread may run this.

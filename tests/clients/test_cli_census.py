@@ -162,8 +162,9 @@ def test_check_for_prometheus_is_what_prometheus_reads(bus: Cli) -> None:
     }
     assert samples["bus_check_success",] == 1
     assert samples["bus_check_state",] == 0
+    assert samples["bus_check_components_failed",] == 0
     assert samples["bus_check_duration_seconds", "call"] > 0
-    assert len(samples) == 6
+    assert len(samples) == 7
 
 
 @pytest.mark.parametrize("form", ["text", "json", "nagios", "prometheus"])

@@ -136,7 +136,7 @@ def test_bash(served: Cli, shared_node: RunningNode, tmp_path: Path) -> None:
     assert sorted(shown[4].replace("a file", "a-file").split()) == ["a-file", "another"]
 
 
-ZSH = """
+ZSH = r"""
 autoload -Uz compinit && compinit -u -d "$HOME/dump"
 source <(bus completion zsh)
 print -r -- ${_comps[bus]}
@@ -146,12 +146,15 @@ words=(bus check --format n) CURRENT=4; _bus
 words=(bus call completion.e) CURRENT=3; _bus
 words=(bus pub x --file '') CURRENT=5; _bus
 words=(bus pi) CURRENT=2; _bus
+places() { print -r -- $'guest:vm-1\tcache: it stands by'; print -r -- guest:vm-2; }
+words=(places '') CURRENT=2; _bus
 """
 
 
 def test_zsh(served: Cli, shared_node: RunningNode, tmp_path: Path) -> None:
     shown = in_shell("zsh", ZSH, tmp_path, shared_node.url).splitlines()
-    assert shown == ["_bus", "nagios", "completion.echo", "files", "ping:measure round trips to the broker"]
+    assert shown[:5] == ["_bus", "nagios", "completion.echo", "files", "ping:measure round trips to the broker"]
+    assert shown[5:] == [r"guest\:vm-1:cache: it stands by", r"guest\:vm-2"], "a colon ends the word unless escaped"
 
 
 FISH = """

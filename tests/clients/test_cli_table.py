@@ -87,6 +87,7 @@ def test_help_of_one_command_as_data(capsys: pytest.CaptureFixture[str]) -> None
 def test_only_commands_that_others_notice_are_rw() -> None:
     named = {"pub", "call", "serve", "bench", "relay", "guest add", "guest remove", "policy reload"}
     named |= {"keys new", "keys enroll", "keys revoke"}
+    named |= {f"component {verb}" for verb in ("start", "stop", "replace", "move", "new")}
     assert {command.name for command in members() if command.impact == "rw"} == named
 
 

@@ -11,8 +11,9 @@ COMMAND = Command(
     help="check that the bus works: connect, ping, publish, call",
     description="""\
 Attaches twice and sends a real message and a real call from one to the other (subject bus-check.ENDPOINT), with
-timings. The exit code follows the Nagios convention, so it serves a container's HEALTHCHECK, a Kubernetes probe,
-Nagios (--format nagios) and the Prometheus textfile collector (--format prometheus) alike.""",
+timings, and names the components of the node that have failed. The exit code follows the Nagios convention, so it
+serves a container's HEALTHCHECK, a Kubernetes probe, Nagios (--format nagios) and the Prometheus textfile collector
+(--format prometheus) alike.""",
     arguments=(
         Argument(
             "--format",
@@ -21,6 +22,9 @@ Nagios (--format nagios) and the Prometheus textfile collector (--format prometh
             completes="choices",
         ),
         Argument("--timeout", "for all of it", aliases=("-t",), metavar="TIME", convert=values.timeout, default=2.0),
+        Argument(
+            "--components", "WARNING when a component has failed: the bus works without, so else it is OK", arity="flag"
+        ),
         Argument("--warn", "WARNING when a step takes longer", aliases=("-w",), metavar="TIME", convert=values.seconds),
         Argument(
             "--critical", "CRITICAL when a step takes longer", aliases=("-c",), metavar="TIME", convert=values.seconds
@@ -33,7 +37,10 @@ Nagios (--format nagios) and the Prometheus textfile collector (--format prometh
     ),
     exits=(
         (Health.OK, "OK: every step worked, within --warn"),
-        (Health.WARNING, "WARNING: every step worked, one took longer than --warn"),
+        (
+            Health.WARNING,
+            "WARNING: every step worked, one took longer than --warn, or (--components) a component failed",
+        ),
         (Health.CRITICAL, "CRITICAL: a step failed or took longer than --critical, or there is no bus"),
         (Health.UNKNOWN, "UNKNOWN: it could not be checked: wrong usage, or policy does not let this user"),
         (Exit.INTERRUPTED, "interrupted by Ctrl-C"),
