@@ -1,4 +1,5 @@
-"""The command line of the daemon: ``busd [run]``, ``busd check-config``, ``busd config show | explain | example``."""
+"""The command line of the daemon: ``busd [run]``, ``busd check-config``, ``busd config show | explain | example``, and
+``busd component run``, which is one component as a process of its own."""
 
 import argparse
 import os
@@ -34,9 +35,14 @@ examples:
   busd run --run-dir /tmp/bus --http-listen off  ... somewhere else, without HTTP
   busd check-config --config busd.toml           would it start with this file?
   busd config explain limits.outbox_bytes        what is this key for?
+  busd --components telemetry                    ... with a component, which the node keeps running
+  busd component run telemetry --bus URL         that component by itself, on any bus (busd component run --help)
 """
 
-_COMMANDS: Final = ("run", "check-config", "config")
+_WRONG: Final = (Code.CONFIG_UNKNOWN_KEY, Code.CONFIG_INVALID, Code.COMPONENT_UNKNOWN)
+"""Errors of the configuration."""
+
+_COMMANDS: Final = ("run", "check-config", "config", "component")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,10 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status. A refusal is printed as code, reason and cure, never as a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments[:1] == ["component"]:
+            from busd.components.runner.command import main as component
+
+            return component(arguments[1:])
         return _dispatch(_parse(arguments))
     except BusError as error:
         print(error, error.cure, sep="\n", file=sys.stderr)
-        return USAGE if error.code in (Code.CONFIG_UNKNOWN_KEY, Code.CONFIG_INVALID) else FAILED
+        return USAGE if error.code in _WRONG else FAILED
     except KeyboardInterrupt:  # before the node runs; then it drains
         return 128 + 2
     except BrokenPipeError:  # `busd config show | head`: whoever read us has seen enough
@@ -87,7 +97,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="busd",
-        usage="busd [run] [flags] | busd check-config | busd config show|explain|example",
+        usage="busd [run] [flags] | busd check-config | busd config show|explain|example | busd component run SOURCE",
         description="A ZeroMQ message bus for one node. Without a command it runs the node.",
         epilog=_EPILOG,
     )
@@ -114,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     one = command(config, "explain", about_one, "%(prog)s KEY [flags]")
     one.add_argument("key", metavar="KEY", help="such as limits.endpoints")
     command(config, "example", "print a configuration file of every key with its default, commented out")
+    # Only listed here: it has its own command line, and `main` gives it what follows before anything is parsed.
+    commands.add_parser("component", help="run one component as a process, attached to a bus: busd component run")
     return parser
 
 
@@ -175,11 +187,10 @@ def _loaded_or_error(options: argparse.Namespace) -> Config | BusError:
 
 
 def _check_components(config: Config) -> None:
-    if config.components:
-        from busd.components.launch import check_name
+    if config.components or "component.dir" in explain.changed(config):
+        from busd.nodecomponents import check_components
 
-        for name in config.components:
-            check_name(name)
+        check_components(config)
 
 
 def _check(config: Config) -> int:

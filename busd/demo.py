@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -33,8 +34,13 @@ COMMANDS: Final = (
     ("""call telemetry.processes '{"limit": 3}'""", "ask: what uses most CPU?"),
     ("""pub demo.hello '{"n": 1}'""", "say something; it shows up here"),
     ("inspect host-1", "all about one endpoint"),
+    ("component list", "the node's components, and how each is"),
 )
 """What a newcomer types next, and why."""
+
+
+_STATUS: Final = re.compile(r"component\.[^.]+\.[^.]+\.status")
+"""What components say of themselves, each second: `bus component list` shows it better than a line each."""
 
 
 class DemoNode(Node):
@@ -93,7 +99,8 @@ async def show(url: str) -> None:
             bus.subscribe(">", gaps="yield", latest=True) as subscription,
         ):
             async for item in subscription:
-                print(line_of(item), flush=True)
+                if isinstance(item, busclient.Gap) or not _STATUS.fullmatch(item.subject):
+                    print(line_of(item), flush=True)
     except BrokenPipeError:  # make run | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -8,10 +8,11 @@ import platform
 import signal
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 from busd import __version__
-from busd.components.launch import Worker, check_name, launch
+from busd.components.supervisor import Supervisor
 from busd.core.account import Rates
 from busd.core.bus import Bus
 from busd.core.policy import Policy
@@ -30,6 +31,8 @@ from busd.edge.keyadmin import KeyAdministration
 from busd.edge.keyring import Keyring
 from busd.edge.pump import Pump, clock
 from busd.edge.vsock import VsockListener, listen_vsock
+from busd.nodebroker import NodeBroker
+from busd.nodecomponents import check_components, read_component, with_principal
 from busd.ops.address import TcpAddress
 from busd.ops.auditwriter import AuditWriter, open_audit
 from busd.ops.descriptors import Descriptors, raise_limit
@@ -56,6 +59,9 @@ CONNECTS_BURST_SECONDS: Final = 4.0
 NEWS: Final = frozenset({"guest-added", "guest-removed"})
 """Events of the edge that are nobody's fault."""
 
+FAILURES: Final = frozenset({"component-failed"})
+"""Events of components after which nothing is done any more until an operator does something."""
+
 _log = logging.getLogger("busd")
 
 
@@ -68,7 +74,8 @@ class Node:
         self._started = clock()
         self._faults = LogLimiter(_log)
         self._lag = LoopLag()
-        self._workers: list[Worker] = []
+        self._supervisor: Supervisor
+        self._unsupervised = ""
         self._descriptors: Descriptors
         self._run_dir: RunDirectory
         self._host: Admission
@@ -95,8 +102,7 @@ class Node:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self.config
-        for name in config.components:
-            check_name(name)
+        check_components(config)
         self._descriptors = raise_limit()
         self._run_dir = stack.enter_context(RunDirectory(config.run_dir))
         is_default = "http.listen" not in changed(config)
@@ -143,9 +149,7 @@ class Node:
             server = http.HttpServer(self._http, self)
             stack.push_async_callback(server.stop)
             await server.start()
-        stack.push_async_callback(self._stop_workers)
-        for name in config.components:
-            self._workers.append(await launch(name, self.url))
+        await self._start_components(stack)
 
     def _read_policy(self) -> Policy:
         """The policy on disk. One that is wrong denies what it would have governed, and is said aloud."""
@@ -226,9 +230,31 @@ class Node:
             self.bus.find,
             named="policy.dir" in changed(config),
         )
-        services = {**self._policy.services(), **self._guests.services(), **self._keys.services()}
+        self._supervisor = Supervisor(
+            self.url,
+            NodeBroker(self.bus, self._pump),
+            partial(read_component, config),
+            config.components,
+            report=self._report_component,
+        )
+        services = {
+            **self._policy.services(),
+            **self._guests.services(),
+            **self._keys.services(),
+            **with_principal(self._supervisor.services()),
+        }
         self._inside = Inside(self.bus, self._pump, services, self._report)
         stack.push_async_callback(self._inside.close)
+
+    async def _start_components(self, stack: AsyncExitStack) -> None:
+        """Keep components running from now on. A node that cannot has a bus all the same, and says so."""
+        stack.push_async_callback(self._supervisor.stop)
+        try:
+            await self._supervisor.start()
+        except (BusError, OSError) as error:
+            self._unsupervised = str(error)
+            cure = "let this node's user subscribe to component.> and $bus.endpoints.>, then restart busd"
+            event(_log, logging.ERROR, "components-not-kept", reason=self._unsupervised, cure=cure)
 
     def _report(self, name: str, /, **fields: Any) -> None:
         """Log what the edge has to say: a fault of someone's, as often as is useful, or news."""
@@ -236,6 +262,13 @@ class Node:
             event(_log, logging.INFO, name, **fields)
         else:
             self._faults.fault(name, **fields)
+
+    def _report_component(self, name: str, /, **fields: Any) -> None:
+        """Log what became of a component: each time for those that this node runs, else as often as is useful."""
+        component = fields.get("component")
+        ours = any(each.name == component for each in self._supervisor.statistics())
+        by = tuple(fields.values()) if ours else (fields.get("boundary"), fields.get("unit"))
+        self._faults.event(logging.ERROR if name in FAILURES else logging.WARNING, name, by=by, **fields)
 
     def _apply_policy(self, policy: Policy) -> int:
         withdrawn = self.bus.apply_policy(policy, clock())
@@ -256,17 +289,13 @@ class Node:
         remove_socket(self._run_dir.socket_path)
         self.bus.drain(grace)
         await self._pump.finish_calls(grace)
-        await self._stop_workers()
+        await self._supervisor.stop()
         self.bus.shut(clock())
         self.bus.audit.system("broker-stopped", {"software": self.bus.software}, clock())
         self._pump.wake()
         await self._resources.aclose()
         self._faults.flush()
         self._state = State.STOPPED
-
-    async def _stop_workers(self) -> None:
-        workers, self._workers = self._workers, []
-        await asyncio.gather(*(worker.stop() for worker in workers))
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -294,7 +323,7 @@ class Node:
             run_dir=str(self.config.run_dir),
             addresses=addresses,
             endpoints_limit=self.bus.quotas.endpoints,
-            components={worker.name: _condition(worker) for worker in self._workers},
+            components={component.name: component for component in self._supervisor.statistics()},
             bus=self.bus.statistics(),
             throttled=self.bus.throttled(clock()),
             policy=self._policy.statistics(),
@@ -304,6 +333,7 @@ class Node:
             configured=changed(self.config),
             audit=None if self._audit is None else self._audit.statistics(),
             soc=None if self._soc is None else self._soc.statistics(),
+            unsupervised=self._unsupervised,
         )
 
     def _edge_statistics(self) -> EdgeStatistics:
@@ -334,11 +364,6 @@ class Node:
             held_bytes=limits.held_bytes,
             queued_bytes=limits.queued_bytes,
         )
-
-
-def _condition(worker: Worker) -> str:
-    status = worker.statistics().status
-    return f"running (pid {worker.pid})" if status is None else f"ended with status {status}"
 
 
 def _connects(rate: int) -> TokenBucket | None:

@@ -1,10 +1,10 @@
-"""The directory of the node's configuration: one rule for the configuration file and the policy folder."""
+"""The directory of the node's configuration: one rule for the configuration file and the folders beside it."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["config_dir"]
+__all__ = ["config_dir", "default_components_dir"]
 
 
 def config_dir(environ: Mapping[str, str]) -> Path | None:
@@ -17,3 +17,8 @@ def config_dir(environ: Mapping[str, str]) -> Path | None:
             return None
         home = environ["HOME"] + "/.config"
     return Path(home, "busd")
+
+
+def default_components_dir(environ: Mapping[str, str]) -> Path:
+    """``components.d`` in the configuration directory; that in /etc/busd for who has none."""
+    return (config_dir(environ) or Path("/etc/busd")) / "components.d"

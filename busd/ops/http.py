@@ -141,13 +141,17 @@ class HttpServer:
         return web.json_response(body, status=200 if alive else 503)
 
     async def _readiness(self, request: web.Request) -> web.Response:
-        state = self._source.statistics().state
-        if state == State.READY:
-            return web.json_response({"ready": True})
-        return web.json_response({"ready": False, "reason": str(state)}, status=503)
+        statistics = self._source.statistics()
+        if statistics.state != State.READY:
+            return web.json_response({"ready": False, "reason": str(statistics.state)}, status=503)
+        # Clients can attach and call, whatever became of a component: a restart of the node would take that from them.
+        degraded = statistics.degraded
+        return web.json_response({"ready": True} | ({"degraded": degraded} if degraded else {}))
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response(document(self._source.statistics()) | {"http": document(self.statistics())})
+        statistics = self._source.statistics()
+        own = {"degraded": statistics.degraded, "http": document(self.statistics())}
+        return web.json_response(document(statistics) | own)
 
 
 def _own_faults() -> logging.Logger:

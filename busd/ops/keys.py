@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast, get_type_hints
 
 from busd.ops.address import OFF, Listen, Off, TcpAddress
+from busd.ops.configdir import default_components_dir
 from busd.ops.kinds import (
     Choice,
     Count,
@@ -38,6 +39,7 @@ from busproto import limits
 __all__ = [
     "KEYS",
     "AuditKeys",
+    "ComponentKeys",
     "Computed",
     "Config",
     "Drain",
@@ -285,6 +287,24 @@ class PolicyKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class ComponentKeys:
+    """[component]"""
+
+    dir: Path = key(  # noqa: RUF009 - declares a field
+        Place(),
+        Computed(
+            "/etc/busd/components.d for root, else $XDG_CONFIG_HOME/busd/components.d (~/.config)",
+            Path("/etc/busd/components.d"),
+            default_components_dir,
+        ),
+        "Folder of the components' own settings: NAME.toml says where component NAME comes from, its configuration, "
+        "budget and restarts. Without a folder at the default place there are the components that come with busd; a "
+        "folder that was set must be there.",
+        "Beside the configuration, one file for each component, so that packages add files and never edit one.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AuditKeys:
     """[audit]"""
 
@@ -465,7 +485,8 @@ class Config:
     components: tuple[str, ...] = key(
         Names(),
         (),
-        "Components that the node starts by itself.",
+        "Components that the node starts by itself and keeps running: a name that has a file in component.dir, or one "
+        "that comes with busd.",
         "A node without configuration runs the bus and nothing else.",
     )
     node: NodeKeys
@@ -476,6 +497,7 @@ class Config:
     guests: GuestKeys
     soc: SocKeys
     policy: PolicyKeys
+    component: ComponentKeys
     audit: AuditKeys
     drain: Drain
     origins: Mapping[str, Origin]

@@ -3,6 +3,7 @@
 Counters live in the broker and only grow: sums over live objects would fall when one leaves (rabbitmq-server #2783).
 Labels have closed sets of values (``DOMAINS``): an endpoint's or a subject's name as a label would make a new series
 for each (the NATS exporter's #376). Every value is there from the start, at 0, so that a rate sees its first step.
+Those of components are in ``busd.ops.componentmetrics``: theirs are names that an operator configured.
 """
 
 import itertools
@@ -25,10 +26,11 @@ from busd.core.quotas import COUNTED, SHARED
 from busd.core.reasons import Departure, Drop
 from busd.core.rules import VERBS
 from busd.core.statistics import HistogramStatistics
+from busd.ops.componentmetrics import component_metrics
 from busd.ops.policyadmin import RELOADS
 from busd.ops.status import NodeStatistics, Observed, State
 from busproto.envelope import OUTCOMES
-from busproto.errors import ENTRIES
+from busproto.errors import ENTRIES, Code
 
 __all__ = ["DOMAINS", "FAMILIES", "Metrics"]
 
@@ -44,7 +46,11 @@ DOMAINS: Final[Mapping[str, tuple[str, ...]]] = {
         *("connections", "address", "silent", "held", "closed", "unproven"),
     ),
     "outcome": tuple(OUTCOMES.values()),
-    "error": tuple(entry.name for entry in ENTRIES.values() if entry.blame in ("peer", "caller", "capacity", "broker")),
+    "error": tuple(
+        entry.name
+        for entry in ENTRIES.values()
+        if entry.blame in ("peer", "caller", "capacity", "broker") or entry.number == Code.COMPONENT_STOPPED
+    ),
     "resource": COUNTED,
     "shared": SHARED,
     "holder": ("node", "others"),
@@ -114,6 +120,9 @@ FAMILIES: Final = (
         {"resource": "shared"},
     ),
     Family("busd_calls_in_flight", "gauge", "Calls without a final reply.", lambda s: s.bus.calls_in_flight),
+    Family(
+        "busd_calls_waiting", "gauge", "Calls that wait for a component's hand-over.", lambda s: s.bus.waiting_calls
+    ),
     Family(
         "busd_held_calls",
         "gauge",
@@ -371,6 +380,7 @@ class _NodeCollector(Collector):
             figures = family.read(statistics)
             if figures is not None:
                 yield _family(family, figures)
+        yield from component_metrics(statistics.components.values())
 
 
 def _family(family: Family, figures: int | float | Mapping[Any, int] | HistogramStatistics) -> Metric:

@@ -21,6 +21,7 @@ __all__ = [
     "default_files",
     "default_policy_dir",
     "default_tests",
+    "distrust",
     "load_policy",
     "read_folder",
     "read_tests",
@@ -73,7 +74,7 @@ def read_folder(folder: Path) -> list[PolicyFile]:
     except OSError as error:
         return [PolicyFile(str(folder), None, _failure(error))]
     try:
-        if reason := _distrust(os.fstat(directory)):
+        if reason := distrust(os.fstat(directory)):
             return [PolicyFile(str(folder), None, reason)]
         names = sorted(name for name in os.listdir(directory) if not name.startswith(".") and name != TESTS_NAME)
         if len(names) > FILES:
@@ -131,7 +132,7 @@ def _read(directory: int, name: str) -> PolicyFile:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
             return PolicyFile(name, None, "it is not a regular file")
-        if reason := _distrust(found):
+        if reason := distrust(found):
             return PolicyFile(name, None, reason)
         with open(opened, "rb", closefd=False) as stream:
             data = stream.read(FILE_BYTES + 1)
@@ -148,7 +149,7 @@ def _read(directory: int, name: str) -> PolicyFile:
         return PolicyFile(name, None, f"byte 0x{data[error.start]:02x} in line {line} is not UTF-8")
 
 
-def _distrust(found: os.stat_result) -> str:
+def distrust(found: os.stat_result) -> str:
     """Why what was found is not believed; empty if it is."""
     if found.st_uid not in (0, os.geteuid()):
         return f"it belongs to user {found.st_uid}; it must belong to root or to user {os.geteuid()}"

@@ -15,8 +15,8 @@ from busd.ops.status import NodeStatistics, Observed
 
 __all__ = ["STOP_MARGIN", "Runnable", "run"]
 
-STOP_MARGIN: Final = 10.0
-"""Seconds beyond the grace that a node has to stop: its components have 5 of them. Then the process ends anyway."""
+STOP_MARGIN: Final = 15.0
+"""Seconds beyond the grace that a node has to stop: its components have 8 of them. Then the process ends anyway."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What ends the node. SIGHUP is the terminal going away: there is nothing to reload yet."""

@@ -1,9 +1,9 @@
 """What the node says of itself, in one frozen object: all that metrics, health, readiness and /statusz read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from busd.core.statistics import BusStatistics
 from busd.ops.auditfile import AuditStatistics
@@ -11,7 +11,17 @@ from busd.ops.descriptors import Descriptors
 from busd.ops.lag import LagStatistics
 from busd.ops.policyadmin import PolicyAdminStatistics
 
-__all__ = ["EdgeStatistics", "NodeStatistics", "Observed", "SocStatistics", "State", "ZapStatistics", "document"]
+__all__ = [
+    "ComponentStatistics",
+    "EdgeStatistics",
+    "NodeStatistics",
+    "Observed",
+    "OperationStatistics",
+    "SocStatistics",
+    "State",
+    "ZapStatistics",
+    "document",
+]
 
 
 class State(StrEnum):
@@ -89,6 +99,81 @@ class SocStatistics(Protocol):
         """The ZAP handler."""
 
 
+class OperationStatistics(Protocol):
+    """One operation of a component, over all instances that there were: a frozen dataclass with at least these."""
+
+    @property
+    def calls(self) -> int:
+        """Calls that were begun."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that it works on."""
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """Calls that ended with an error, by code."""
+
+    @property
+    def count(self) -> int:
+        """Calls whose time was taken."""
+
+    @property
+    def seconds(self) -> float:
+        """That time, all together."""
+
+    @property
+    def buckets(self) -> Sequence[tuple[float, int]]:
+        """Upper bound in seconds, and calls that took no longer."""
+
+
+class ComponentStatistics(Protocol):
+    """A component that the node keeps running: a frozen dataclass with at least these."""
+
+    @property
+    def name(self) -> str:
+        """The component's."""
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``failed``, ``stopped``, or what it is on its way through."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state, if there is something to say."""
+
+    @property
+    def placement(self) -> str:
+        """Where it serves: ``host``, ``soc`` or ``guest:UNIT``; empty while nothing of it runs."""
+
+    @property
+    def restarts(self) -> int:
+        """Times it was started again because it had ended."""
+
+    @property
+    def cut_off(self) -> int:
+        """Times it was cut off: it lied, hung, or was over its budget."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of its process."""
+
+    @property
+    def cpu_percent(self) -> float:
+        """Of one core, over 10 s."""
+
+    @property
+    def operations(self) -> Mapping[str, OperationStatistics]:
+        """Its operations, by name."""
+
+
+FAILED: Final = "failed"
+"""State of a component that is not started any more by itself."""
+
+STOPPED: Final = "stopped"
+"""State of a component that was stopped: by an operator, or, with a reason, because it was over its budget."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeStatistics:
     """A node, at one moment."""
@@ -115,8 +200,8 @@ class NodeStatistics:
     """Open listeners: what they are for (``host``, ``http``) and where."""
     endpoints_limit: int
     """Endpoints that can be attached at once, as configuration and descriptors allow."""
-    components: Mapping[str, str]
-    """Components that this node starts, and how each is."""
+    components: Mapping[str, ComponentStatistics]
+    """Components that this node keeps running, by name."""
     bus: BusStatistics
     """The bus."""
     throttled: Mapping[str, int]
@@ -135,6 +220,18 @@ class NodeStatistics:
     """The audit log; None where there is none."""
     soc: SocStatistics | None = None
     """The listener of the SoC boundary; None where there is none."""
+    unsupervised: str = ""
+    """Why no component is kept running; empty if they are."""
+
+    @property
+    def degraded(self) -> dict[str, str]:
+        """Components that do not serve and will not by themselves, and why. The bus does without them."""
+        found = {"supervisor": self.unsupervised} if self.unsupervised else {}
+        return found | {
+            name: f"{component.state}: {component.reason}" if component.reason else component.state
+            for name, component in self.components.items()
+            if component.state == FAILED or (component.state == STOPPED and component.reason)
+        }
 
 
 class Observed(Protocol):

@@ -84,7 +84,7 @@ class House:
         await asyncio.to_thread(subprocess.run, command, env=environment(), check=True, stdout=subprocess.DEVNULL)
         key = (self.path / "card.pub").read_text().strip()
         await bus.call("$bus.admin.keys.enroll", {"name": "card", "key": key}, timeout=SECONDS)
-        broker = (await bus.call("$bus.admin.keys.list", timeout=SECONDS)).payload["broker"]
+        broker = (await bus.call("$bus.admin.keys.list", timeout=SECONDS)).payload["broker"]["key"]
         return ["--bus", f"tcp://{self.soc}", "--key", str(self.path / "card.key"), "--server-key", broker]
 
     async def add_guest(self, bus: Bus) -> list[str]:
@@ -201,7 +201,8 @@ def test_moved_again_and_again_under_calls_none_fails_and_none_is_executed_twice
                         await administer(admin, "move", to=place)
                         assert (await row(admin))["placement"] == place
                 check(await load.outcomes(), TIMES)
-                await administer(admin, "move", to="host")
+                if place != "host":
+                    await administer(admin, "move", to="host")
 
     with house.node():
         asyncio.run(main())

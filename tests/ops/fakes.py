@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from busd.components.supervisor.statistics import ComponentStatistics, OperationTotals
 from busd.core.histogram import Histogram
 from busd.core.policy import PolicyStatistics
 from busd.core.reasons import Departure, Drop
@@ -36,6 +37,7 @@ BUS = BusStatistics(
     used={("calls", "node"): 71, ("calls", "others"): 73, ("queued_bytes", "others"): 79},
     limits={"calls": 65536, "queued_bytes": 1 << 30},
     calls_in_flight=4,
+    waiting_calls=0,
     held_calls=6,
     queued_messages=5,
     queued_bytes=600,
@@ -56,6 +58,33 @@ BUS = BusStatistics(
     call_seconds=histogram(0.00003, 0.0004, 0.0004, 100.0).statistics(),
 )
 
+
+def operation(calls: int, *seconds: float, in_flight: int = 0, errors: dict[str, int] | None = None) -> OperationTotals:
+    """Figures of one operation of which calls took ``seconds``."""
+    buckets = tuple((bound, sum(each <= bound for each in seconds)) for bound in (0.0001, 0.001, 1.0))
+    return OperationTotals(calls, in_flight, errors or {}, len(seconds), sum(seconds), buckets)
+
+
+def component(name: str = "telemetry", **changes: Any) -> ComponentStatistics:
+    """Figures of one component."""
+    figures = {
+        "name": name,
+        "state": "ready",
+        "reason": "",
+        "placement": "host",
+        "supervised": True,
+        "restarts": 241,
+        "cut_off": 251,
+        "memory_bytes": 257 << 20,
+        "cpu_percent": 2.63,
+        "budget_memory_bytes": 512 << 20,
+        "budget_cpu_percent": 100.0,
+        "operations": {"processes": operation(269, 0.00003, 0.0004, in_flight=2, errors={"2008": 271})},
+        "log_lines": 277,
+    }
+    return ComponentStatistics(**{**figures, **changes})
+
+
 NODE = NodeStatistics(
     node="n1",
     version="9.9.9",
@@ -68,7 +97,7 @@ NODE = NodeStatistics(
     run_dir="/run/busd",
     addresses={"host": "unix:///run/busd/host.sock", "http": "http://127.0.0.1:9850"},
     endpoints_limit=16384,
-    components={"telemetry": "running"},
+    components={"telemetry": component()},
     bus=BUS,
     throttled={"calls": 97},
     policy=PolicyAdminStatistics("built-in", PolicyStatistics("ab" * 8, 1, 101, 103, 107), {"ok": 109, "failed": 113}),

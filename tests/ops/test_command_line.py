@@ -150,7 +150,7 @@ def test_an_unknown_component_is_refused_before_anything_starts() -> None:
     for command in ("check-config", "run"):
         done = busd(command, "--components", "telemetri")
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("BUS-7002 config-invalid: components: there is no component 'telemetri'")
+        assert done.stderr.startswith("BUS-8001 component-unknown: there is no component 'telemetri'; the nearest is")
 
 
 @pytest.mark.parametrize(

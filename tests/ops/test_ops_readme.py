@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 
 from busd.__main__ import FAILED, OK, USAGE
+from busd.components.supervisor.backoff import FIRST_SECONDS, LONGEST_SECONDS, WINDOW_SECONDS
+from busd.components.supervisor.logs import LOGGED_PER_SECOND
+from busd.components.supervisor.settings import MAX_RESTARTS, read_settings
 from busd.core import audit
-from busd.node import NEWS
+from busd.node import FAILURES, NEWS
 from busd.ops import auditfile, auditwriter
+from busd.ops.componentmetrics import COMPONENT_FAMILIES, OPERATIONS
 from busd.ops.config import resolve
 from busd.ops.descriptors import RESERVED
 from busd.ops.http import CONNECTIONS, STUCK_SECONDS
@@ -27,11 +31,21 @@ def rows(header: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
 
 
+def test_the_settings_of_a_component_that_it_shows_are_read(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"(?s)```toml\n(source.*?)```", README)
+    (tmp_path / "cache.toml").write_text(shown)
+    settings = read_settings("cache", tmp_path)
+    assert (settings.source, settings.path) == ("house.cache:Cache", ("/opt/house",))
+    assert settings.config == {"entries": 10000}
+    assert (settings.memory_bytes, settings.cpu_percent, settings.max_restarts) == (256 << 20, 50, 5)
+
+
 def test_every_metric_is_there_with_its_labels_and_help() -> None:
     documented = {name.strip("`"): (labels, text) for name, labels, text in rows("metric")}
     info = documented.pop("busd_build_info")
     assert info[0] == ", ".join(BUILD_LABELS)
-    assert documented == {family.name: (", ".join(family.labels), family.help) for family in FAMILIES}
+    families = (*FAMILIES, *COMPONENT_FAMILIES)
+    assert documented == {family.name: (", ".join(family.labels), family.help) for family in families}
 
 
 def test_every_event_is_there_with_its_level() -> None:
@@ -42,6 +56,11 @@ def test_every_event_is_there_with_its_level() -> None:
     for path in (ROOT / "busd" / "edge").glob("*.py"):
         made |= dict.fromkeys(re.findall(r'report\(\s*"([a-z-]+)"', path.read_text()), "warning")
     made |= dict.fromkeys(NEWS, "info")
+    for path in (ROOT / "busd" / "components" / "supervisor").glob("*.py"):
+        text = path.read_text()
+        for name in re.findall(r'\breport\(\s*"([a-z-]+)"', text):
+            made[name] = "error" if name in FAILURES else "warning"
+        made |= dict.fromkeys(re.findall(r'"event": "([a-z-]+)"', text), "info")
     assert {name.strip("`"): level for name, level, _ in rows("event")} == made
 
 
@@ -55,6 +74,10 @@ def test_exit_statuses_pages_and_numbers() -> None:
         f"have not run for {STUCK_SECONDS:g} s",
         f"cut at {VALUE_CHARACTERS} characters",
         f"`{resolve([], {}).http.listen}` by default",
+        f"of {OPERATIONS} operations of each",
+        f"after {FIRST_SECONDS:g} s, then {2 * FIRST_SECONDS:g} s and so on to {LONGEST_SECONDS:g} s",
+        f"{MAX_RESTARTS} times within {WINDOW_SECONDS:g} s",
+        f"At most {LOGGED_PER_SECOND:g} a second of one component",
     ):
         assert promise in README, promise
 
