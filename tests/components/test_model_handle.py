@@ -112,6 +112,24 @@ def test_an_argument_that_is_not_valid_is_named(
     play(form, test)
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@forms
+def test_what_is_nested_too_deep_is_refused(form: Form) -> None:
+    async def test(sample: Sample, clock: FakeClock) -> None:
+        error = await refusal(sample.whole(nested(100_000)))
+        assert isinstance(error, ErrorReply)
+        assert (error.code, error.fields["reason"][:10]) == (2008, "value: max")
+        assert await sample.whole(nested(50)) == nested(50)
+
+    play(form, test)
+
+
 @forms
 def test_a_huge_name_of_an_unknown_field_is_cut(form: Form) -> None:
     async def test(sample: Sample, clock: FakeClock) -> None:

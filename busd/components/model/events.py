@@ -133,6 +133,6 @@ class EventSubscription(Generic[T]):
         message = await self._source.__anext__()
         try:
             return self._codec.read(message.payload)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             reason = f"it is no value of the event: {explain(error)}"
             raise BusError(Code.PAYLOAD_UNDECODABLE, subject=self._subject, encoding="msgpack", reason=reason) from None

@@ -135,7 +135,7 @@ def decoded(operation: Operation, reply: Reply) -> Any:
     """
     try:
         return operation.output.read(reply.payload)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ErrorReply.from_body(operation.broken(explain(error)).body()) from None
 
 

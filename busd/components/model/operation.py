@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 import msgspec
 
 from busd.components.model.codec import Codec, explain
+from busproto.envelope import unpack
 from busproto.errors import BusError, Code
 
 if typing.TYPE_CHECKING:
@@ -97,15 +98,15 @@ class Operation:
         """
         try:
             return _fields(self.input.read({} if value is None else value))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             raise self.invalid(explain(error)) from None
 
     def read_own(self, data: bytes) -> dict[str, Any]:
         """As `read`, of bytes that `pack` has made in this process."""
         try:
             return _fields(self.input.decode(data))
-        except msgspec.ValidationError as error:
-            raise self.invalid(explain(error)) from None
+        except (msgspec.ValidationError, RecursionError):
+            return self.read(unpack(data))  # for the same words as on a bus
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """A call's arguments as they travel, not yet checked. Raises BusError 2008 for what no payload can hold."""
@@ -113,12 +114,12 @@ class Operation:
             kwargs = self._named(args, kwargs)
         try:
             return self.input.encode(kwargs)
-        except (TypeError, ValueError, OverflowError) as error:
+        except _UNSENDABLE as error:
             reason = explain(error)
         for name, value in kwargs.items():
             try:
                 self.input.encode(value)
-            except (TypeError, ValueError, OverflowError) as error:
+            except _UNSENDABLE as error:
                 raise self.invalid(f"{name}: {explain(error)}") from None
         raise self.invalid(reason)  # not reached: a map of what can travel can travel
 
@@ -147,7 +148,7 @@ class Operation:
         """
         try:
             return self.output.read_bytes(data)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             raise self.broken(explain(error)) from None
 
     def seal(self, result: Any) -> tuple[bytes, Any]:
@@ -158,7 +159,7 @@ class Operation:
         try:
             data = self.output.encode(result)
             return data, self.output.decode(data)
-        except (TypeError, ValueError, OverflowError) as error:  # a ValidationError is a ValueError
+        except _UNSENDABLE as error:
             raise self.broken(explain(error)) from None
 
     def invalid(self, reason: str) -> BusError:
@@ -170,6 +171,9 @@ class Operation:
         what = "result" if self.kind == "request" else "part"
         return BusError(Code.HANDLER_FAILED, reason=f"a {what} of {self.subject} is not what it promises: {reason}")
 
+
+_UNSENDABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""What encoding raises for what msgpack cannot hold, and decoding (ValidationError is a ValueError)."""
 
 _fields: Final = msgspec.structs.asdict
 
