@@ -8,11 +8,13 @@ import msgspec
 
 from busclient import Bus
 from busd.components.supervisor.charge import Charge
-from busd.components.supervisor.handover import DRAIN_SECONDS, Taken
+from busd.components.supervisor.handover import DRAIN_SECONDS, Lost, Taken
 from busd.components.supervisor.logs import RING_LINES
+from busd.components.supervisor.party import ask
 from busd.components.supervisor.reading import read_request
 from busd.components.supervisor.runners import Board, Runner
 from busd.components.supervisor.settings import Settings, nearest, with_source
+from busd.components.supervisor.watch import ANSWER_SECONDS
 from busproto.errors import BusError, Code
 from busproto.subjects import check_name
 
@@ -149,7 +151,18 @@ class ComponentAdmin:
 
     async def health(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """How ``component`` is, asked now: state, reason and health. Raises BusError 2008, 8001, 8003."""
-        return await self._charge("health", self._read("health", fields, _Named).component).ask_health()
+        charge = self._charge("health", self._read("health", fields, _Named).component)
+        runner = charge.runner
+        state, reason = charge.state
+        health: Any = {"ok": False, "detail": reason or f"it is {state}"}
+        if runner is not None:
+            try:
+                status = await ask(self._supervisor.bus, runner, "status", ANSWER_SECONDS)
+            except (Lost, TimeoutError, BusError) as error:
+                health["detail"] = f"it does not answer: {error}"
+            else:
+                state, reason, health = str(status.get("state")), str(status.get("reason")), status.get("health")
+        return {"component": charge.name, "state": state, "reason": reason, "health": health}
 
     async def logs(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """What ``component`` wrote: at most ``limit`` lines behind number ``after``, or the last ones.

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, TypeVar
 from busd.components.runner.status import Status
 from busd.components.supervisor.backoff import Restarts
 from busd.components.supervisor.broker import Surroundings
-from busd.components.supervisor.handover import DRAIN_SECONDS, Lost, Taken, hand_over
+from busd.components.supervisor.handover import DRAIN_SECONDS, Taken, hand_over
 from busd.components.supervisor.output import Output
-from busd.components.supervisor.party import Instance, ask, ending
+from busd.components.supervisor.party import Instance, ending
 from busd.components.supervisor.runners import Runner
 from busd.components.supervisor.settings import Settings
 from busd.components.supervisor.statistics import Totals
@@ -178,29 +178,6 @@ class Charge:
             return await self._hand_over(new, seconds)
 
         return await self._alone("move", work())
-
-    async def ask_health(self) -> dict[str, Any]:
-        """Its health, asked now: ``{component, state, reason, health: {ok, detail}}``."""
-        runner = self.runner
-        detail = ""
-        if runner is not None:
-            try:
-                status = await ask(self._around.bus, runner, "status", 2.0)
-                health = status.get("health", {})
-                return {
-                    "component": self.name,
-                    **{key: status.get(key, "") for key in ("state", "reason")},
-                    "health": health,
-                }
-            except (Lost, TimeoutError, BusError) as error:
-                detail = f"it does not answer: {error}"
-        state, reason = self.state
-        return {
-            "component": self.name,
-            "state": state,
-            "reason": reason,
-            "health": {"ok": False, "detail": detail or reason or f"it is {state}"},
-        }
 
     async def close(self) -> None:
         """End every process of it, and whatever is under way, for good."""
