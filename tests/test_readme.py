@@ -19,7 +19,7 @@ from tests.test_make_run import Terminal, demo, read_until
 
 README = (ROOT / "README.md").read_text()
 NODE = "node-7"
-COLUMNS = 200
+COLUMNS = 160
 """Wide enough for every table of the tour on one line a row."""
 
 
@@ -89,7 +89,8 @@ class Shell(Terminal):
     def shown(self, begin: int) -> str:
         """The shape of what has come since."""
         self.sees("")
-        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.seen[begin:]).replace("\r", "")
+        text = re.sub(r"[^\n\r]*\r\x1b\[K", "", self.seen[begin:])  # what was said while it took a while is erased
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "")
         lines = filter(None, (shape(line) for line in text.splitlines()))
         return "".join(
             f"{line}\n" for line in lines if not re.fullmatch(r"\[0\] 0", line)

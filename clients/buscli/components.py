@@ -155,10 +155,9 @@ def show_receipt(output: Output, receipt: Row) -> None:
     name, place = output.styled(receipt["component"], Style.BOLD), printable(receipt["to"])
     before = "" if receipt["from"] == receipt["to"] else f" (before: {printable(receipt['from'])})"
     output.line(f"{name} runs at {place}{before} now: instance {receipt['instance']} of {printable(receipt['source'])}")
-    output.line(
-        f"  it took {short(receipt['seconds'])}, for {short(receipt['pinned_seconds'])} of which calls waited; "
-        f"{binary_size(receipt['state_bytes'])} of state were handed over"
-    )
+    in_all, waited = (f"{receipt[key] * 1e3:.0f} ms" for key in ("seconds", "pinned_seconds"))
+    state = f"{binary_size(receipt['state_bytes'])} of" if receipt["state_bytes"] else "no"
+    output.line(f"  it took {in_all}, for {waited} of which calls waited; {state} state was handed over")
 
 
 def _about(row: Row) -> list[tuple[str, object]]:

@@ -216,7 +216,7 @@ def receipt(**changed: Any) -> dict[str, Any]:
 def test_a_hand_over_for_people() -> None:
     first, second = shown(components.show_receipt, receipt()).splitlines()
     assert first == f"cache runs at soc (before: host) now: instance {'a' * 12} of acme:Cache"
-    assert second == "  it took 1.21 s, for 40.00 ms of which calls waited; 2 KiB of state were handed over"
+    assert second == "  it took 1210 ms, for 40 ms of which calls waited; 2 KiB of state was handed over"
     assert "before" not in shown(components.show_receipt, receipt(to="host"))
 
 

@@ -137,6 +137,7 @@ def test_it_goes_on_when_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest
         ("take_over", "Toy", "serve", "it is not mine"),
         ("die_taking", "Toy", "serve", ""),
         ("", "Other", "prepare", "is component 'other', and was started as 'toy'"),
+        ("", "Missing", "prepare", "BUS-8006 component-invalid"),
     ],
 )
 def test_when_the_new_one_fails_the_old_one_serves_on(

@@ -10,6 +10,7 @@ import pytest
 
 from busclient import BusError, Code, NoResponders
 from tests.components.supervisor_world import run, world
+from tests.core.peer import OPEN, made
 
 
 def test_a_component_is_started_serves_and_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,5 +337,29 @@ def test_one_that_was_not_configured_can_be_started(tmp_path: Path, monkeypatch:
                 await here.admin("replace")
             assert caught.value.code == Code.CONFIG_INVALID
             assert "budget.memory in " in caught.value.text
+
+    run(main, monkeypatch)
+
+
+def test_a_policy_under_which_nobody_can_be_heard_costs_no_component_its_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A right of the supervisor's own was withdrawn, and all components looked silent."""
+
+    async def main() -> None:
+        monkeypatch.setattr("busd.components.supervisor.watch.SILENT_SECONDS", 1.0)
+        monkeypatch.setattr("busd.components.supervisor.charge.SILENT_SECONDS", 1.0)
+        async with world(tmp_path) as here:
+            first = await here.ready()
+            bus, now = here.listener.bus, asyncio.get_running_loop().time
+            for denied in ("deny subscribe component.> from host\n", "deny call component.> from host\n"):
+                bus.apply_policy(made(denied + OPEN), now())
+                here.listener.pump.wake()
+                await asyncio.sleep(3.5)
+            assert [fields["pattern"] for fields in here.reported("components-not-heard")] == ["component.*.*.status"]
+            bus.apply_policy(made(OPEN), now())
+            row = await here.until(lambda row: row["seconds"] > first["seconds"] + 7)
+            assert (row["state"], row["pid"], row["cut_off"]) == ("ready", first["pid"], 0)
+            assert not here.reported("component-cut-off")
 
     run(main, monkeypatch)

@@ -467,6 +467,7 @@ class Charge:
             instance,
             changed=lambda: self._changed,
             worker=self._workers.get(instance),
+            complaint=self.output.complaint,
             **known,
         )
 

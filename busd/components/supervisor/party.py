@@ -50,6 +50,7 @@ class Instance:
         changed: gives an event that is set at the next status of the component, whoever sends it.
         worker: its process, if it is one of ours.
         patience: seconds that `stop` gives it before it is killed or cut off.
+        complaint: what its process wrote last, to be put behind the way in which it ended.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Instance:
         changed: Callable[[], asyncio.Event],
         worker: Worker | None = None,
         patience: float = STOP_SECONDS,
+        complaint: Callable[[], str] = str,
     ) -> None:
         self.instance = instance
         self.worker = worker
@@ -72,6 +74,7 @@ class Instance:
         self._component = component
         self._changed = changed
         self._patience = patience
+        self._complaint = complaint
 
     @property
     def runner(self) -> Runner:
@@ -80,7 +83,9 @@ class Instance:
         if runner is not None:
             return runner
         if self.worker is not None and self.worker.ended.done():
-            raise Lost(self.worker.why or f"its process ended with {ending(self.worker.ended.result())}")
+            status = self.worker.ended.result()
+            said = self._complaint() if status > 0 else ""
+            raise Lost(self.worker.why or f"its process ended with {ending(status)}{said}")
         raise Lost("it is not attached")
 
     @property

@@ -19,7 +19,7 @@ from busd.components.supervisor.rows import figures, row_by_hand, row_in_charge
 from busd.components.supervisor.runners import Board, Runner
 from busd.components.supervisor.settings import Settings
 from busd.components.supervisor.statistics import ComponentStatistics
-from busd.components.supervisor.watch import ANSWER_SECONDS, Liveness
+from busd.components.supervisor.watch import ANSWER_SECONDS, SILENT_SECONDS, Liveness
 from busproto.errors import BusError, Code
 
 __all__ = ["Supervisor"]
@@ -72,6 +72,8 @@ class Supervisor:
         self._admin = ComponentAdmin(self)
         self._liveness: dict[str, Liveness] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deaf: set[str] = set()
+        """What it may not subscribe to at the moment."""
         self._looked = 0.0
         self._showing = False
         self._running = False
@@ -87,13 +89,11 @@ class Supervisor:
         await self.bus.open()
         self._running = True
         try:
-            statuses = self.bus.subscribe(STATUSES, latest=True, gaps="yield")
-            departures = self.bus.subscribe(DEPARTURES, gaps="yield")
-            await statuses.open()
-            await departures.open()
+            for pattern, take in ((STATUSES, self._hear), (DEPARTURES, self._departed)):
+                begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._spawn(self._listen(pattern, take, begun))
+                await begun
             self._looked = self._now()
-            self._spawn(self._listen(statuses, self._hear))
-            self._spawn(self._listen(departures, self._departed))
             self._spawn(self._look_again_and_again())
             for each in settings:
                 await self.take_charge(each).start()
@@ -163,12 +163,30 @@ class Supervisor:
 
     # -- what is heard ------------------------------------------------------------------------------------------------
 
-    async def _listen(self, messages: Any, take: Callable[[Message], None]) -> None:
-        async for message in messages:
-            if isinstance(message, Gap):
-                self._excuse(LOOK_SECONDS)  # some statuses were lost: nobody is to pay for that
-            else:
-                take(message)
+    async def _listen(self, pattern: str, take: Callable[[Message], None], begun: "asyncio.Future[None]") -> None:
+        """Hand ``take`` what is published on ``pattern``. When policy forbids that for a while, nobody is to pay."""
+        while True:
+            try:
+                async with self.bus.subscribe(pattern, latest=pattern == STATUSES, gaps="yield") as messages:
+                    if not begun.done():
+                        begun.set_result(None)
+                    self._deaf.discard(pattern)
+                    self._excuse(SILENT_SECONDS)  # the next statuses are on their way
+                    async for message in messages:
+                        if isinstance(message, Gap):
+                            self._excuse(LOOK_SECONDS)  # some were lost
+                        else:
+                            take(message)
+            except BusError as error:
+                if not begun.done():
+                    begun.set_exception(error)
+                    return
+                if pattern not in self._deaf:
+                    self._deaf.add(pattern)
+                    self.report("components-not-heard", pattern=pattern, reason=error.text)
+            if not self._running:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _hear(self, message: Message) -> None:
         origin = message.origin
@@ -223,7 +241,7 @@ class Supervisor:
     def _look(self, now: float) -> None:
         late = now - self._looked - LOOK_SECONDS
         self._looked = now
-        if self.bus.state != "connected":
+        if self.bus.state != "connected" or self._deaf:
             self._excuse(late + LOOK_SECONDS)
             return
         if late > LATE_SECONDS:
@@ -268,8 +286,8 @@ class Supervisor:
         try:
             await ask(self.bus, runner, "status", ANSWER_SECONDS)
         except Exception as error:
-            if isinstance(error, BusError) and error.code == Code.DRAINING:
-                liveness.answered()  # the node is going away and gives no calls out: that says nothing about the runner
+            if isinstance(error, BusError) and error.code in (Code.DRAINING, Code.DENIED, Code.QUOTA_EXCEEDED):
+                liveness.answered()  # the question was not given to the runner: that says nothing about it
                 return
             # No answer stays no answer: the next look cuts it off.
             _log.debug("%s at %s does not answer: %s", runner.component, runner.endpoint, error)

@@ -112,8 +112,13 @@ def _endpoint(row: dict[str, Any]) -> tuple[object, ...]:
         "-" if principal["uid"] is None else f"{user_name(principal['uid'])}:{principal['pid']}",
         duration(row["seconds"]),
         fullest(row["charges"]),
-        " ".join(row["serves"]) or "-",
+        " ".join(pattern for pattern in row["serves"] if not _is_control(pattern)) or "-",
     )
+
+
+def _is_control(pattern: str) -> bool:
+    """Whether ``pattern`` is where a component's runner takes orders: nothing that others would call."""
+    return pattern.startswith("component.")
 
 
 def _remarks(row: dict[str, Any]) -> str:
