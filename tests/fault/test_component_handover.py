@@ -101,9 +101,8 @@ async def administer(bus: Bus, verb: str, **fields: Any) -> dict[str, Any]:
 
 
 async def row(bus: Bus) -> dict[str, Any]:
-    reply = await bus.call("$bus.components", {"component": "tally"}, timeout=SECONDS)
-    found: dict[str, Any] = reply.payload["components"][0]
-    return found
+    rows = (await bus.call("$bus.components", timeout=SECONDS)).payload["components"]
+    return next((found for found in rows if found["component"] == "tally"), {"state": "the node is starting"})
 
 
 async def standing_by(bus: Bus, *places: str) -> None:

@@ -149,12 +149,14 @@ def _instance(text: str) -> str:
 
 def _new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """The fastest loop that there is: uvloop where it is installed (not on Windows)."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.new_event_loop
-    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return new_event_loop
+    if sys.platform != "win32":
+        try:
+            import uvloop
+        except ModuleNotFoundError:
+            return asyncio.new_event_loop
+        new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+        return new_event_loop
+    return asyncio.new_event_loop
 
 
 def _limit(limit_bytes: int) -> None:
