@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from busd.components.supervisor.runners import RUNNERS, STATUS_BYTES, Board, Operation, Runner, Seconds
-from busd.components.supervisor.statistics import NAMES, Totals
+from busd.components.supervisor.statistics import LAST_WORDS, NAMES, Totals
 from busproto.errors import BusError
 from tests.components.supervisor_support import INSTANCE, packed
 
@@ -60,6 +60,10 @@ def test_the_last_status_of_one_that_left_does_not_bring_it_back() -> None:
         hear(board)
     assert len(board) == 0
     assert board.leave("host-1") is None
+    subject, data = "component.toy.0123456789ab.status", packed()
+    assert board.last_words(subject, data, "host-1") == {}
+    assert board.last_words(subject, data, "host-2") is None
+    assert board.last_words(subject, b"", "host-1") is None
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,30 @@ def test_what_an_instance_counted_stays_when_it_is_gone() -> None:
     assert add.row()["seconds"] == {"count": 16, "sum": 8.0, "buckets": [[0.001, 8], [0.1, 16]]}
 
 
+def test_last_words_that_come_after_the_end_are_counted() -> None:
+    totals = Totals()
+    totals.hear("one", {"add": counted(4, 1)})
+    totals.leave("one")
+    totals.hear_last("one", {"add": counted(5)})
+    assert (totals.totals()["add"].calls, totals.totals()["add"].in_flight) == (5, 0)
+    totals.hear_last("one", {"add": counted(3)})
+    totals.hear_last("one", {})
+    totals.hear_last("nobody", {"add": counted(100)})
+    assert totals.totals()["add"].calls == 5
+    for number in range(LAST_WORDS + 1):
+        totals.hear(f"{number}", {"add": counted(1)})
+        totals.leave(f"{number}")
+    assert totals.totals()["add"].calls == 5 + LAST_WORDS + 1
+
+
+def test_one_that_comes_back_goes_on_where_it_was() -> None:
+    totals = Totals()
+    totals.hear("one", {"add": counted(4)})
+    totals.leave("one")
+    totals.hear("one", {"add": counted(6)})
+    assert totals.totals()["add"].calls == 6
+
+
 def test_two_instances_at_once_are_added() -> None:
     totals = Totals()
     totals.hear("old", {"add": counted(5, 1)})
@@ -150,5 +178,5 @@ def test_names_and_codes_that_never_end_are_bounded() -> None:
     for number in range(NAMES + 100):
         totals.hear(f"{number}", {f"operation{number}": Operation(1, 0, {str(code): 1 for code in range(NAMES + 50)})})
         totals.leave(f"{number}")
-    assert len(totals.totals()) == NAMES
+    assert len(totals.totals()) <= NAMES + LAST_WORDS
     assert len(totals.totals()["operation0"].errors) == NAMES

@@ -209,8 +209,8 @@ class Charge:
     def left(self, runner: Runner) -> None:
         """``runner``, which is of this component, is not attached any more."""
         self._wake()
+        self.totals.leave(runner.instance)
         if runner.instance == self.instance and self.worker is None and not self.busy:
-            self.totals.leave(runner.instance)
             self._around.report("component-lost", component=self.name, placement=runner.placement)
             self._down(f"it was lost at {runner.placement}", 0.0)
 
@@ -408,8 +408,6 @@ class Charge:
         self.condition, self.reason = "running", ""
         self.usage = Usage()
         self.output.note(f"{new.instance} took over from {old.instance} within {taken.pinned_seconds * 1000:.0f} ms")
-        if old.worker is None:
-            self.totals.leave(old.instance)
         if taken.trouble:
             lost = "its state is lost" if taken.state_lost else None
             self._around.report("component-handover", component=self.name, reason=taken.trouble, lost=lost)

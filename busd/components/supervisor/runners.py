@@ -6,7 +6,7 @@ unit. Two endpoints that say they are the same instance are told apart by that.
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -123,7 +123,8 @@ class Board:
 
     def __init__(self) -> None:
         self._runners: dict[str, Runner] = {}
-        self._departed: deque[str] = deque(maxlen=RUNNERS)
+        self._departed: deque[tuple[str, str, str]] = deque(maxlen=RUNNERS)
+        """Endpoint, component and instance of those who left: their last status may still be on the way here."""
         self.refused = 0
         """Statuses that were not taken: ill-formed, or too many runners."""
 
@@ -143,7 +144,7 @@ class Board:
         try:
             status, operations = read_status(subject, data)
             runner = self._runners.get(endpoint)
-            if endpoint in self._departed:
+            if any(endpoint == left for left, _, _ in self._departed):
                 raise ValueError(f"endpoint {endpoint} has left")
             if runner is None and len(self._runners) >= RUNNERS:
                 raise ValueError(f"there are {RUNNERS} runners already")
@@ -163,10 +164,21 @@ class Board:
         return runner
 
     def leave(self, endpoint: str) -> Runner | None:
-        """``endpoint`` is gone, and will not be heard again. Returns the runner that it was."""
-        if endpoint not in self._departed:
-            self._departed.append(endpoint)  # its last status may still be on the way here
-        return self._runners.pop(endpoint, None)
+        """``endpoint`` is gone, and runs nothing any more. Returns the runner that it was."""
+        runner = self._runners.pop(endpoint, None)
+        if runner is not None:
+            self._departed.append((endpoint, runner.component, runner.instance))
+        elif all(endpoint != left for left, _, _ in self._departed):
+            self._departed.append((endpoint, "", ""))
+        return runner
+
+    def last_words(self, subject: str, data: bytes, endpoint: str) -> Mapping[str, Operation] | None:
+        """The figures in a status that comes after ``endpoint`` has left; None if it is none of the runner's there."""
+        try:
+            status, operations = read_status(subject, data)
+        except ValueError:
+            return None
+        return operations if (endpoint, status.component, status.instance) in self._departed else None
 
     def find(self, endpoint: str) -> Runner | None:
         """The runner at ``endpoint``."""

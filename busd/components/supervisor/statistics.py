@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from busd.components.supervisor.runners import Operation, Seconds
 
 __all__ = ["ComponentStatistics", "OperationTotals", "Totals"]
@@ -11,6 +13,10 @@ __all__ = ["ComponentStatistics", "OperationTotals", "Totals"]
 
 NAMES: Final = 256
 """Operations that are remembered of one component, over all its versions; error codes of one operation as well."""
+
+
+LAST_WORDS: Final = 4
+"""Instances that left and may still be heard of: a status and the end of its sender come by different ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +75,19 @@ class ComponentStatistics:
 class Totals:
     """Adds up the operations of a component's instances, as their statuses come."""
 
-    __slots__ = ("_before", "_current")
+    __slots__ = ("_before", "_current", "_left")
 
     def __init__(self) -> None:
         self._before: dict[str, Operation] = {}
         """Of the instances that are over."""
         self._current: dict[str, Mapping[str, Operation]] = {}
         """By instance."""
+        self._left: dict[str, Mapping[str, Operation]] = {}
+        """The same of those that left last, whose last words may still come."""
 
     def hear(self, instance: str, operations: Mapping[str, Operation]) -> None:
         """``instance`` has counted ``operations`` so far. One that counts from 0 again has begun anew."""
-        last = self._current.get(instance)
+        last = self._current.get(instance) or self._left.pop(instance, None)
         if last is not None and any(
             name not in operations or operations[name].calls < operation.calls for name, operation in last.items()
         ):
@@ -90,7 +98,17 @@ class Totals:
         """``instance`` is over; what it counted stays."""
         last = self._current.pop(instance, None)
         if last is not None:
-            self._keep(last)
+            self._left[instance] = last
+        while len(self._left) > LAST_WORDS:
+            self._keep(self._left.pop(next(iter(self._left))))
+
+    def hear_last(self, instance: str, operations: Mapping[str, Operation]) -> None:
+        """What ``instance`` had counted when it left, if it is known."""
+        last = self._left.get(instance)
+        if last is not None and all(
+            name in operations and operations[name].calls >= operation.calls for name, operation in last.items()
+        ):
+            self._left[instance] = operations
 
     def totals(self) -> dict[str, OperationTotals]:
         """Every operation that an instance ever had, by name."""
@@ -98,6 +116,9 @@ class Totals:
         for operations in (self._before, *self._current.values()):
             for name, operation in operations.items():
                 sums.setdefault(name, []).append(operation)
+        for operations in self._left.values():
+            for name, operation in operations.items():
+                sums.setdefault(name, []).append(msgspec.structs.replace(operation, in_flight=0))
         return {name: _total(operations) for name, operations in sorted(sums.items())}
 
     def _keep(self, operations: Mapping[str, Operation]) -> None:

@@ -190,9 +190,16 @@ class Supervisor:
 
     def _hear(self, message: Message) -> None:
         origin = message.origin
-        if origin is None or self.broker.principal(origin.endpoint) is None:
+        if origin is None:
             return
         _, name, instance, *_ = message.subject.split(".")
+        if (counted := self.board.last_words(message.subject, message.data, origin.endpoint)) is not None:
+            if name in self.charges:
+                self.charges[name].totals.hear_last(instance, counted)
+                self.news()
+            return
+        if self.broker.principal(origin.endpoint) is None:
+            return
         owner = next((charge for charge in self.charges.values() if charge.owns(instance)), None)
         if owner is not None and origin.boundary != "host":
             self.board.refused += 1  # only a process on this host can be one of ours, whatever it says
