@@ -44,7 +44,7 @@ itself is the VM's VMM, and no other is let in: a VMM that was restarted, or a c
 added stay when busd is restarted, and end with the machine.""",
             arguments=(
                 Argument("name", "a name for the unit: a-z, 0-9, - and _"),
-                Argument("--tenant", "who owns it; its subject space; node: the node itself (a service VM)", metavar="NAME"),
+                Argument("--tenant", "who owns it; node: the node itself, a service VM", metavar="NAME"),
                 Argument(
                     "--socket",
                     "the VMM's vsock file (Firecracker uds_path, Cloud Hypervisor socket=); busd listens at PATH_PORT, "
