@@ -5,6 +5,7 @@ import pty
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from busproto.serial import SerialLine
@@ -36,6 +37,7 @@ class Line:
         self._line = SerialLine("broker")
         self._peer: socket.socket | None = None
         self._out = b""
+        self._typed: deque[bytes] = deque()  # `_out` is the thread's own
         self._stopped = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -61,10 +63,12 @@ class Line:
 
     def type(self, data: bytes) -> None:
         """Put ``data`` on the line as it is."""
-        self._out += data
+        self._typed.append(data)
 
     def _run(self) -> None:
         while not self._stopped:
+            while self._typed:
+                self._out += self._typed.popleft()
             readers: list[int | socket.socket] = [] if self.frozen else [self._far]
             if self._peer is not None and not self._out:
                 readers.append(self._peer)
