@@ -89,6 +89,14 @@ class Code(IntEnum):
     HANDOVER_FAILED = 8005
     COMPONENT_INVALID = 8006
     COMPONENT_STOPPED = 8007
+    DELETION_ROOT_UNKNOWN = 9001
+    DELETION_REFUSED = 9002
+    DELETION_CHANGED = 9003
+    DELETION_LIMIT = 9004
+    DELETION_JOB_UNKNOWN = 9005
+    DELETION_JOB_STATE = 9006
+    DELETION_BACKLOG = 9007
+    DELETION_FAILED = 9008
 
 
 # fmt: off
@@ -660,6 +668,70 @@ _ROWS: Final = (
         False,
         "component '{component}' was cut off: {reason}",
         "bus component inspect NAME and bus component logs NAME show what it did; bus component start NAME begins anew. Its budget is in its manifest and in NAME.toml.",
+    ),
+    Entry(
+        9001,
+        "deletion-root-unknown",
+        "caller",
+        False,
+        "there is no deletion root '{root}' for this caller; the nearest is '{nearest}'",
+        "The roots are set by the node's operator, each with the tenants that may use it. Name one of them and give the path below it.",
+    ),
+    Entry(
+        9002,
+        "deletion-refused",
+        "caller",
+        False,
+        "{path} is not deleted: {reason}",
+        "Give the path below the root as it is, without links, '.', '..' or a leading '/', and deep enough for the root. Nothing was touched.",
+    ),
+    Entry(
+        9003,
+        "deletion-changed",
+        "caller",
+        True,
+        "{path} is no longer what it was: {reason}",
+        "Look at it again (a dry run makes a new plan) and repeat. What is there now was not deleted.",
+    ),
+    Entry(
+        9004,
+        "deletion-limit",
+        "caller",
+        False,
+        "{what}: {used} of {limit}",
+        "Delete less at a time, or raise the limit of the job; the limit of the root is its operator's.",
+    ),
+    Entry(
+        9005,
+        "deletion-job-unknown",
+        "caller",
+        False,
+        "there is no deletion job '{job}'",
+        "List the jobs to see those that this node knows. A job that has ended is forgotten after a while, and others' jobs are not shown.",
+    ),
+    Entry(
+        9006,
+        "deletion-job-state",
+        "caller",
+        False,
+        "{verb} is not possible while deletion job '{job}' is {state}",
+        "Look at the job's report. A job that has ended stays as it ended; what it left can be given to a new one.",
+    ),
+    Entry(
+        9007,
+        "deletion-backlog",
+        "capacity",
+        True,
+        "{used} deletion jobs of '{tenant}' wait already; {limit} may",
+        "Wait until some of them are done, or cancel those that need not be. Whole directories are cheaper than their parts.",
+    ),
+    Entry(
+        9008,
+        "deletion-failed",
+        "operator",
+        True,
+        "{path} could not be deleted: {reason}",
+        "The job's report names what stayed and why. Put that right on the file system and repeat: what is gone already is not looked for.",
     ),
 )
 # fmt: on

@@ -5,7 +5,6 @@ import pty
 import select
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from busproto.serial import SerialLine
@@ -37,7 +36,7 @@ class Line:
         self._line = SerialLine("broker")
         self._peer: socket.socket | None = None
         self._out = b""
-        self._typed: deque[bytes] = deque()  # `_out` is the thread's own
+        self._lock = threading.Lock()
         self._stopped = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -63,28 +62,28 @@ class Line:
 
     def type(self, data: bytes) -> None:
         """Put ``data`` on the line as it is."""
-        self._typed.append(data)
+        with self._lock:
+            self._out += data
 
     def _run(self) -> None:
         while not self._stopped:
-            while self._typed:
-                self._out += self._typed.popleft()
             readers: list[int | socket.socket] = [] if self.frozen else [self._far]
             if self._peer is not None and not self._out:
                 readers.append(self._peer)
             ready, writable, _ = select.select(readers, [self._far] if self._out else [], [], 0.01)
-            if self._far in ready:
-                self._from_line(os.read(self._far, 65536))
-            if self._peer in ready and self._peer is not None:
-                data = self._peer.recv(65536)
-                self._out += self.spoil(self._line.data(data)) if data else self._line.end()
-                if not data:
-                    self._drop()
-            if writable:
-                try:
-                    self._out = self._out[os.write(self._far, self._out) :]
-                except BlockingIOError:
-                    pass
+            with self._lock:
+                if self._far in ready:
+                    self._from_line(os.read(self._far, 65536))
+                if self._peer in ready and self._peer is not None:
+                    data = self._peer.recv(65536)
+                    self._out += self.spoil(self._line.data(data)) if data else self._line.end()
+                    if not data:
+                        self._drop()
+                if writable:
+                    try:
+                        self._out = self._out[os.write(self._far, self._out) :]
+                    except BlockingIOError:
+                        pass
 
     def _from_line(self, data: bytes) -> None:
         if self.deaf:
