@@ -175,7 +175,7 @@ def test_what_a_node_does_not_have_has_no_samples() -> None:
 
 
 def test_a_page_has_a_bounded_number_of_series() -> None:
-    assert len(scrape(replace(NODE, components={}))) < 300
+    assert len(scrape(replace(NODE, components={}))) < 330
 
 
 @pytest.mark.parametrize("state", [state for state in State if state != State.READY])

@@ -193,12 +193,15 @@ class Supervisor:
         if origin is None:
             return
         _, name, instance, *_ = message.subject.split(".")
+        gone = self.broker.principal(origin.endpoint) is None
+        if gone:
+            self._left(origin.endpoint)  # the broker knows that it left before it has told us
         if (counted := self.board.last_words(message.subject, message.data, origin.endpoint)) is not None:
             if name in self.charges:
                 self.charges[name].totals.hear_last(instance, counted)
                 self.news()
             return
-        if self.broker.principal(origin.endpoint) is None:
+        if gone:
             return
         owner = next((charge for charge in self.charges.values() if charge.owns(instance)), None)
         if owner is not None and origin.boundary != "host":
