@@ -146,7 +146,14 @@ def test_the_traffic_that_the_readme_shows_is_what_make_run_prints(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "tests/README.md", "busd/components/telemetry/README.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "tests/README.md",
+        "busd/components/deletion/README.md",
+        "busd/components/telemetry/README.md",
+    ],
 )
 def test_what_the_pages_point_to_exists(page: str) -> None:
     text = (ROOT / page).read_text()

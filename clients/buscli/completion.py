@@ -147,11 +147,12 @@ def _complete_command(name: str, words: list[str], typed: str, bus: str | None) 
 
 
 def _complete_arguments(command: Command, words: list[str], typed: str, bus: str | None) -> Iterator[Offer]:
-    if command.actions:
-        for index, word in enumerate(words):
-            if (action := command.action(word)) is not None:
-                return _complete_arguments(action, [*words[:index], *words[index + 1 :]], typed, bus)
-        return _matching(typed, [Offer(action.word, action.help) for action in command.actions])
+    for index, word in enumerate(words if command.actions else ()):
+        if (action := command.action(word)) is not None:
+            return _complete_arguments(action, [*words[:index], *words[index + 1 :]], typed, bus)
+    actions = [Offer(action.word, action.help) for action in command.actions]
+    if not command.runs:
+        return _matching(typed, actions)
     arguments = command.all_arguments()
     state = _Typed(arguments, words)
     bus = state.bus or bus
@@ -163,7 +164,10 @@ def _complete_arguments(command: Command, words: list[str], typed: str, bus: str
         return (offer if offer.word == FILE else Offer(f"{option}={offer.word}", offer.says) for offer in found)
     if typed.startswith("-"):
         return _matching(typed, _option_names(command))
-    return iter(()) if state.place is None else _matching(typed, _values(state.place, bus))
+    if state.place is None:
+        return iter(())
+    # A path first: what bash is told to complete as one takes the place of what was offered before it.
+    return _matching(typed, [*_values(state.place, bus), *actions])
 
 
 def _option_names(command: Command) -> list[Offer]:
@@ -188,7 +192,7 @@ def _values(argument: Argument, bus: str | None) -> Iterable[Offer]:
             from busproto.codes import ENTRIES
 
             return [Offer(entry.name, str(entry.number)) for entry in ENTRIES.values()]
-        case "subject" | "endpoint" | "claim" | "component" | "place":
+        case "subject" | "endpoint" | "claim" | "component" | "place" | "job" | "root":
             return [offer for offer in _live(argument.completes, bus) if _PLAIN_WORD.fullmatch(offer.word)]
         case "nothing":
             return []
@@ -208,7 +212,7 @@ def _live(what: str, bus: str | None) -> list[Offer]:
             async with busclient.connect(
                 bus, component=COMPONENT, purpose="shell completion", reconnect=False
             ) as attached:
-                return await (_components if what in ("component", "place") else _census)(attached, what)
+                return await _SOURCES.get(what, _census)(attached, what)
 
     try:
         return asyncio.run(ask())
@@ -242,6 +246,19 @@ async def _components(bus: "Bus", what: str) -> list[Offer]:
     for row in rows:
         places |= {each["placement"]: f"{row['component']} stands by there" for each in row.get("standby", ())}
     return [Offer(place, says) for place, says in places.items()]
+
+
+async def _deletion(bus: "Bus", what: str) -> list[Offer]:
+    """The jobs of the component that deletes, or its roots."""
+    if what == "job":
+        jobs = (await bus.call("deletion.list", {"all": True}, timeout=_LIVE_SECONDS)).payload
+        return [Offer(row["job"], f"{row['state']}: {row['path'].decode('utf-8', 'replace')}") for row in jobs]
+    roots = (await bus.call("deletion.roots", {}, timeout=_LIVE_SECONDS)).payload
+    return [Offer(row["id"], row.get("path", "")) for row in roots]
+
+
+_SOURCES: Final = {"component": _components, "place": _components, "job": _deletion, "root": _deletion}
+"""Who knows the names; `_census` does of all others."""
 
 
 def serve_request(words: list[str]) -> None:

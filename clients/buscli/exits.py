@@ -5,7 +5,7 @@ from typing import Final
 
 
 class Exit(IntEnum):
-    """How a command ended. 3 to 7 are outcomes of a call (schemas/README.md, "Call and serve")."""
+    """How a command ended. 3 to 7: outcomes of a call (schemas/README.md, "Call and serve"); 10 to 16: a deletion's."""
 
     OK = 0
     FAILED = 1
@@ -16,6 +16,13 @@ class Exit(IntEnum):
     OVERLOADED = 6
     UNKNOWN = 7
     NOT_CONNECTED = 8
+    STAYS = 10
+    PARKED = 11
+    CANCELLED = 12
+    REFUSED = 13
+    CHANGED = 14
+    LIMIT = 15
+    NO_SUCH = 16
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143
@@ -31,6 +38,13 @@ MEANINGS: Final[dict[int, str]] = {
     Exit.OVERLOADED: "a quota is used up: wait and try again",
     Exit.UNKNOWN: "the responder left while it held the call: the work may have been done",
     Exit.NOT_CONNECTED: "no bus at that address, or the connection was lost",
+    Exit.STAYS: "of a deletion: something could not be deleted and stays",
+    Exit.PARKED: "of a deletion: something is in use; the node tries again",
+    Exit.CANCELLED: "of a deletion: it was cancelled, or not agreed to",
+    Exit.REFUSED: "of a deletion: the path is not one that may be deleted; nothing was touched",
+    Exit.CHANGED: "of a deletion: what is there now is not what was looked at, and was not deleted",
+    Exit.LIMIT: "of a deletion: there is more than the job or the root allows",
+    Exit.NO_SUCH: "of a deletion: there is no such root or job",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
     Exit.BROKEN_PIPE: "the reader of the output went away (as tools ended by SIGPIPE)",
     Exit.TERMINATED: "ended by SIGTERM",

@@ -113,7 +113,7 @@ def _filled(text: str) -> str:
 def parser_of(command: Command) -> argparse.ArgumentParser:
     """The parser of one command."""
     parser = _Parser(
-        prog=f"bus {command.name}" + (" COMMAND ..." if command.actions else ""),
+        prog=f"bus {command.name}" + ("" if command.runs else " COMMAND ..."),
         description=_filled(command.description),
         epilog=epilog_of(command),
         formatter_class=_formatter,
@@ -204,7 +204,7 @@ def parse(command: Command, line: Line) -> argparse.Namespace:
     A global option that means nothing to this command (``bus --bus URL errors``) is ignored: it may stand in an alias.
     Raises UsageError; prints help and raises SystemExit for ``--help``.
     """
-    if command.actions:
+    if command.actions and not _is_own(command, line.rest):
         return _parse_action(command, line)
     takes = {argument.name for argument in command.all_arguments()}
     options = [word for option in line.options if option[0].partition("=")[0] in takes for word in option]
@@ -212,6 +212,17 @@ def parse(command: Command, line: Line) -> argparse.Namespace:
     args = parser_of(command).parse_intermixed_args([*options, *line.rest])
     args.command_name, args.action = command.name, command.word
     return args
+
+
+def _is_own(command: Command, words: list[str]) -> bool:
+    """Whether ``words`` are for the family itself: it can be run, and its first word names no member."""
+    pending = iter(words if command.runs else ())
+    for word in pending:
+        if word in _GLOBAL:
+            next(pending, None)
+        elif word not in ("--json", "--no-color") and word.partition("=")[0] not in _GLOBAL:
+            return command.action(word) is None
+    return command.runs
 
 
 def _parse_action(command: Command, line: Line) -> argparse.Namespace:

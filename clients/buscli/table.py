@@ -5,7 +5,8 @@ exit code. To add one, write the file and add its name to `NAMES`. A file import
 asyncio): ``bus --help`` and completion load all of them.
 
 A command that is a family (``bus policy lint``, ``bus policy show``) lists its members as ``actions``: commands of
-their own, named in full; ``run`` finds the member's last word in ``args.action``.
+their own, named in full; ``run`` finds the member's last word in ``args.action``. A family with arguments of its own
+(``bus delete PATH``, ``bus delete list``) is a command as well: what its first word does not name a member is its own.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ NAMES: Final[tuple[str, ...]] = (
     "stats",
     "bench",
     "relay",
+    "delete",
     "guest",
     "keys",
     "component",
@@ -55,9 +57,21 @@ class Argument(NamedTuple):
     arity: Literal["one", "optional", "many", "flag", "repeat"] = "one"
     """Positional: one, optional, or many (at least one). Option: one value, flag, or repeat (collects values)."""
     completes: Literal[
-        "nothing", "choices", "file", "command", "subject", "endpoint", "component", "claim", "place", "error"
+        "nothing",
+        "choices",
+        "file",
+        "command",
+        "subject",
+        "endpoint",
+        "component",
+        "claim",
+        "place",
+        "error",
+        "job",
+        "root",
     ] = "nothing"
-    """What a shell offers here. component: one that the node knows as such; claim: one that an endpoint says it is."""
+    """What a shell offers here. component: one that the node knows as such; claim: one that an endpoint says it is.
+    job, root: of deletion."""
 
     @property
     def is_option(self) -> bool:
@@ -100,7 +114,12 @@ class Command(NamedTuple):
     """Exit codes and their meaning where they differ from `Exit`; `exit_codes` adds the common ones."""
     usage_exit: int = Exit.USAGE
     actions: "tuple[Command, ...]" = ()
-    """Members of a family, each named in full (``policy lint``). A family itself takes no arguments."""
+    """Members of a family, each named in full (``policy lint``)."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be run itself: it is no family, or one with arguments of its own."""
+        return not self.actions or bool(self.arguments)
 
     @property
     def word(self) -> str:
@@ -166,9 +185,11 @@ def commands() -> Iterator[Command]:
 
 
 def members() -> Iterator[Command]:
-    """Every command that can be run: in place of a family its members."""
+    """Every command that can be run: in place of a family, or behind it if it can be run itself, its members."""
     for command in commands():
-        yield from command.actions or (command,)
+        if command.runs:
+            yield command
+        yield from command.actions
 
 
 def runner(name: str) -> Callable[[Any], int]:

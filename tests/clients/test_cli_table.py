@@ -88,6 +88,7 @@ def test_only_commands_that_others_notice_are_rw() -> None:
     named = {"pub", "call", "serve", "bench", "relay", "guest add", "guest remove", "policy reload"}
     named |= {"keys new", "keys enroll", "keys revoke"}
     named |= {f"component {verb}" for verb in ("start", "stop", "replace", "move", "new")}
+    named |= {"delete", *(f"delete {verb}" for verb in ("pause", "resume", "change", "cancel", "undelete"))}
     assert {command.name for command in members() if command.impact == "rw"} == named
 
 

@@ -7,9 +7,12 @@ day. Components that need something to work on get it from `CONFIG` and `EXAMPLE
 import asyncio
 import functools
 import inspect
+import os
 import re
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
@@ -33,8 +36,43 @@ from busd.components.shipped import SHIPPED
 CONFIG: Final[dict[str, dict[str, Any]]] = {}
 """By component: with what it is made, where its defaults will not do in a test."""
 
-EXAMPLES: Final[dict[str, dict[str, Any]]] = {}
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "deletion.submit": {"root": "scratch", "path": b"old", "dry_run": True},
+    **{
+        f"deletion.{name}": {"job": "a-job"}
+        for name in ("watch", "pause", "resume", "change", "cancel", "undelete", "report")
+    },
+}
 """By subject: arguments that are valid, where there are parameters without a default."""
+
+
+async def job_held(handle: Any) -> dict[str, Any]:
+    """A job that took a tree away and removes nothing of it."""
+    tree = Path(tempfile.mkdtemp(dir=CONFIG["deletion"]["roots"][0]["path"]))
+    (tree / "file").touch()
+    path = os.fsencode(tree.name)
+    return {"job": (await handle.submit(root="scratch", path=path, files_per_second=0)).job}
+
+
+async def job_in_grace(handle: Any) -> dict[str, Any]:
+    """A job whose tree can be had back."""
+    path = os.fsencode(Path(tempfile.mkdtemp(dir=CONFIG["deletion"]["roots"][0]["path"])).name)
+    return {"job": (await handle.submit(root="scratch", path=path, grace_seconds=3600)).job}
+
+
+async def job_over(handle: Any) -> dict[str, Any]:
+    """A job whose tree was put back."""
+    job = await job_in_grace(handle)
+    await handle.undelete(**job)
+    return job
+
+
+PREPARED: Final[dict[str, Callable[[Any], Awaitable[dict[str, Any]]]]] = {
+    "deletion.watch": job_over,
+    "deletion.undelete": job_in_grace,
+    **dict.fromkeys((f"deletion.{name}" for name in ("pause", "resume", "change", "cancel", "report")), job_held),
+}
+"""By subject: what has to be done before each time that it is asked; gives arguments instead of those of `EXAMPLES`."""
 
 SETTLED: Final = 5.0
 """Seconds of the fake clock in which every component has published each of its events."""
@@ -56,6 +94,21 @@ async def handle_of(name: str, form: Form, clock: FakeClock | None = None, **opt
 
 def owner(operation: Operation) -> str:
     return operation.subject.partition(".")[0]
+
+
+@pytest.fixture(autouse=True)
+def deletion_root(tmp_path: Path) -> None:
+    """What the deletion component works on: a directory of each test's own."""
+    root = tmp_path / "scratch"
+    (root / "old").mkdir(parents=True)
+    config = {"roots": [{"id": "scratch", "path": str(root)}], "state": str(tmp_path / "state"), "adaptive": False}
+    CONFIG["deletion"] = config
+
+
+async def example(handle: Any, operation: Operation) -> dict[str, Any]:
+    """Arguments with which ``operation`` succeeds, once."""
+    prepare = PREPARED.get(operation.subject)
+    return EXAMPLES.get(operation.subject, {}) if prepare is None else await prepare(handle)
 
 
 async def ask(handle: Any, operation: Operation, arguments: dict[str, Any]) -> Any:
@@ -172,7 +225,7 @@ def test_a_handle_has_the_operations_and_nothing_else(name: str, form: Form) -> 
 def test_results_are_of_the_type_that_is_promised(operation: Operation) -> None:
     async def play(form: Form) -> Any:
         async with handle_of(owner(operation), form) as handle:
-            result = await ask(handle, operation, EXAMPLES.get(operation.subject, {}))
+            result = await ask(handle, operation, await example(handle, operation))
         return [shape(each) for each in ([result] if operation.kind == "request" else result)]
 
     direct, bus = in_both(play)
@@ -195,10 +248,11 @@ def test_arguments_by_name_and_nil_are_the_same(operation: Operation, form: Form
     """Every default said aloud is what is meant by saying nothing."""
 
     async def main() -> None:
-        given = EXAMPLES.get(operation.subject, {})
         aloud = {field.name: field.default for field in parameters(operation) if not field.required}
         async with handle_of(owner(operation), form) as handle:
-            quiet, loud = [await ask(handle, operation, each) for each in (given, {**aloud, **given})]
+            quiet, loud = [
+                await ask(handle, operation, {**said, **await example(handle, operation)}) for said in ({}, aloud)
+            ]
         assert shape(quiet) == shape(loud)
 
     asyncio.run(main())
@@ -209,8 +263,7 @@ def test_arguments_by_name_and_nil_are_the_same(operation: Operation, form: Form
 def test_results_are_the_caller_s_own(operation: Operation, form: Form) -> None:
     async def main() -> None:
         async with handle_of(owner(operation), form) as handle:
-            arguments = EXAMPLES.get(operation.subject, {})
-            first, second = [await ask(handle, operation, arguments) for _ in range(2)]
+            first, second = [await ask(handle, operation, await example(handle, operation)) for _ in range(2)]
             assert first is None or first is not second or isinstance(first, int | str | bytes | float)
 
     asyncio.run(main())
@@ -233,7 +286,7 @@ def test_errors_are_the_same_and_name_the_parameter(operation: Operation) -> Non
         assert (failed.kind, failed.code) == (ErrorReply, Code.REQUEST_INVALID), arguments
         assert failed.text.startswith(f"the request to {operation.subject} is not valid: "), failed
         reason = failed.text.partition(" is not valid: ")[2]
-        named = reason.partition(":")[0]
+        named = re.split(r"[:.\[]", reason, maxsplit=1)[0]  # it may be a field of a parameter
         assert named in {*arguments, *(field.name for field in parameters(operation))}, failed
 
 
@@ -295,7 +348,7 @@ def test_a_handle_that_is_over_says_so(operation: Operation, form: Form) -> None
 def test_calls_are_counted_the_same(operation: Operation) -> None:
     async def play(form: Form) -> tuple[int, dict[int, int], int]:
         async with handle_of(owner(operation), form) as handle:
-            await ask(handle, operation, EXAMPLES.get(operation.subject, {}))
+            await ask(handle, operation, await example(handle, operation))
             await failure(handle, operation, {"no_such_parameter": 1})
             counted = handle_statistics(handle)[operation.name]
             return counted.calls, dict(counted.errors), counted.in_flight

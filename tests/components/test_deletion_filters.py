@@ -1,11 +1,15 @@
 """Which files go: patterns against a matcher that tries everything, what a filter spares, and what people write."""
 
+import contextlib
 import os
+import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,8 +17,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from busd.components.deletion.entry import entry_of
 from busd.components.deletion.filters import Filter
+from busd.components.deletion.gate import OpenGate
 from busd.components.deletion.glob import LONGEST, Glob, compiled
+from busd.components.deletion.system import born
+from busd.components.deletion.walk import Removal
 from busproto.errors import BusError, Code
 
 # Patterns
@@ -360,3 +368,73 @@ def test_an_owner_by_name() -> None:
 
     me = pwd.getpwuid(os.getuid())
     assert Filter.parse({"owner": me.pw_name}) == Filter(owner=me.pw_uid)
+
+
+# In a walk
+
+
+class Door(OpenGate):
+    """A gate behind which something happens after the walk has listed and before it removes."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def enter(self, files: int, size: int) -> None:
+        if files > 1:
+            self._happens()
+
+
+def test_what_becomes_young_or_another_before_its_turn_stays(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    names = ["goes", "read", "written", "linked", "replaced", "socket"]
+    for name in names:
+        (tree / name).write_text("old")
+    wanted = Filter(older_than=60.0)
+    began = time.time()
+    later = began + 3600  # by then all that is there now is an hour old
+
+    def meanwhile() -> None:
+        # Times of the future stand for what happens at `later`.
+        os.utime(tree / "read", (later, 1.0))
+        os.utime(tree / "written", (1.0, later))
+        (tree / "replaced").rename(tmp_path / "away")  # as old, and another
+        (tree / "replaced").write_text("old")
+        (tree / "socket").rename(tmp_path / "before")
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(tree):
+            server.bind("socket")
+
+    fd = os.open(tree, os.O_RDONLY)
+    try:
+        removal = Removal(fd, hoist=None, gate=Door(meanwhile), accept=lambda entry: wanted.spares(entry, later))
+        counts = removal.run().snapshot()
+    finally:
+        os.close(fd)
+    assert (counts.files, counts.spared) == (2, {"young": 2, "changed": 1, "socket": 1})
+    assert sorted(os.listdir(tree)) == ["read", "replaced", "socket", "written"]
+
+
+def test_a_change_of_any_kind_makes_a_file_young(tmp_path: Path) -> None:
+    """Its owner can set back when it was read and written, but not when that was done."""
+    file = tmp_path / "file"
+    file.write_text("new")
+    os.utime(file, (1.0, 1.0))
+    entry = entry_of(b"file", b"file", file.stat())
+    assert Filter(older_than=60.0).spares(entry, time.time()) == "young"
+    assert Filter(older_than=60.0).spares(entry, time.time() + 120) is None
+
+
+def test_what_is_made_has_not_changed_before_that(tmp_path: Path) -> None:
+    """Why the time when a file was made is not asked: the one of its last change is never before it."""
+    file = tmp_path / "file"
+    file.write_text("new")
+    os.utime(file, (1.0, 1.0))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        made = born(fd, b"file")
+    finally:
+        os.close(fd)
+    if made is None:
+        pytest.skip("this file system does not know when a file was made")
+    assert file.stat().st_ctime >= made - 1e-6  # of rounding

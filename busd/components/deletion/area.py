@@ -11,8 +11,11 @@ import stat
 import threading
 from typing import Final, NoReturn, Self
 
+from busd.components.deletion.claim import claim, exclusive
 from busd.components.deletion.ground import (
+    ABANDONED,
     ENDING,
+    GIVEN_UP,
     HOIST,
     INTENTS,
     MANIFEST,
@@ -38,7 +41,7 @@ from busd.components.deletion.manifest import Manifest, NotAManifest, is_job, is
 from busd.components.deletion.roots import Root
 from busd.components.deletion.shown import shown
 from busd.components.deletion.system import O_LOOK, O_SAFE, mount_of, rename_new
-from busd.components.deletion.target import Target
+from busd.components.deletion.target import TOMBSTONES, Target
 from busd.components.deletion.tombstone import State, Sync, Tombstone, nowhere
 from busproto.errors import BusError, Code
 
@@ -132,7 +135,8 @@ class Area:
         """What is there, sorted by name. Nothing is moved or removed but the empty remains of jobs that never began or
         that were over. What no job left is in state "quarantined", and stays for ever unless somebody removes it.
 
-        While jobs run, theirs are found, too: the caller knows which those are. ``sync`` is given to the tombstones.
+        While jobs run, theirs are found, too: `Tombstone.claim` tells which are another process's, and the caller knows
+        its own. ``sync`` is given to the tombstones.
 
         Raises CannotBury as ``open``; not if there is no area.
         """
@@ -144,7 +148,7 @@ class Area:
             raise
         found: list[Tombstone] = []
         try:
-            with self._making:
+            with self._making, exclusive(area):
                 for name in names_in(area):
                     if is_litter(name):
                         found += self._swept(area, name)
@@ -155,6 +159,17 @@ class Area:
         finally:
             os.close(area)
         return found
+
+    def tidy(self) -> None:
+        """Remove the area, and where the areas of all tenants are, if nothing is in them. Raises nothing."""
+        with contextlib.suppress(OSError, CannotBury):
+            fd = enter(self.root, None, create=False)
+            try:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.tenant, dir_fd=fd)
+            finally:
+                os.close(fd)
+            os.rmdir(TOMBSTONES, dir_fd=self.root.fd)
 
     # -- burying ------------------------------------------------------------------------------------------------------
 
@@ -203,10 +218,11 @@ class Area:
         new, name = new_name(manifest.job), manifest.job.encode()
         fd = -1
         named = False
-        with self._making:
+        with self._making, exclusive(area):
             try:
                 sweep(area, new)
                 fd = make_private(area, new)
+                claim(fd)
                 if manifest.directory:
                     os.mkdir(HOIST, 0o700, dir_fd=fd)
                     os.chmod(HOIST, 0o700, dir_fd=fd)  # whatever the umask is
@@ -328,6 +344,8 @@ class Area:
 
     def _manifest_in(self, grave: int, job: str, names: list[bytes]) -> tuple[bytes, Manifest]:
         """The manifest in a job's directory, and its name. Raises NotAManifest, OSError."""
+        if ABANDONED in names:
+            raise NotAManifest(GIVEN_UP)
         strange = [name for name in names if name not in {*INTENTS, HOIST, TREE}]
         intents = [name for name in names if name in INTENTS]
         if strange:

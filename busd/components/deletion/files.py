@@ -52,14 +52,14 @@ class Files:
 
     Args:
         chmod: whether a directory that its owner may not change is opened up.
-        measure: whether the bytes that are freed are known: costs a stat for each file.
+        measure: whether the bytes that are freed are known: costs a stat for each file. May be set meanwhile.
         accept: the filter; each file is statted for it before the gate and again just before it goes.
     """
 
     def __init__(self, gate: Gate, *, chmod: bool, measure: bool, accept: Accept | None) -> None:
         self._gate = gate
         self._chmod = chmod
-        self._measure = measure
+        self.measure = measure
         self._accept = accept
 
     def remove(self, hand: Hand, node: Node, names: list[str], extra: int) -> list[str]:
@@ -69,7 +69,7 @@ class Files:
         """
         if self._accept is not None:
             return self._sift(hand, node, names, self._accept)
-        if self._measure:
+        if self.measure:
             return self._weigh(hand, node, names, extra)
         files = len(names) + extra
         self._gate.enter(files, 0)
@@ -163,7 +163,12 @@ class Files:
     def _look(self, hand: Hand, node: Node, name: str, directories: list[str]) -> os.stat_result | None:
         """What ``name`` is; None if it is a directory, gone, or cannot be asked, which is counted."""
         try:
-            status = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
+            try:
+                status = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
+            except PermissionError:
+                if not self._chmod or not open_up(node):
+                    raise
+                status = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 self._count(hand, node, name, error, "stat")

@@ -81,7 +81,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """
 
     older_than: Seconds | None = None
-    """Seconds since it was last read, written or changed in any way, the latest of these. One from the future stays."""
+    """Seconds since it was last read, written or changed in any way, the latest of these. One from the future stays.
+
+    When it was made is not asked: the time of the last change begins with it, is set by the kernel only, and can lie
+    before it only if the clock was set back. Asking costs a statx beside each stat, 2.9 us beside 1.9 us.
+    """
     glob: bytes | None = None
     """On the path relative to the job's directory (`glob.Glob`)."""
     larger_than: Size | None = None

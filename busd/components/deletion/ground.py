@@ -19,7 +19,9 @@ from busd.components.deletion.target import TOMBSTONES
 from busproto.errors import BusError, Code
 
 __all__ = [
+    "ABANDONED",
     "ENDING",
+    "GIVEN_UP",
     "HOIST",
     "INTENTS",
     "MANIFEST",
@@ -55,6 +57,10 @@ ENDING: Final = b"manifest.ending"
 """The same, from before the empty tree is removed: without its tree, it is done and not "not begun"."""
 RESTORING: Final = b"manifest.restoring"
 """The same, from before the tree is put back: without its tree, it lies at its place again, and is to stay."""
+ABANDONED: Final = b"manifest.abandoned"
+"""The same, from when its job was given up: what is left is nobody's to remove or to put back."""
+GIVEN_UP: Final = "its job was abandoned"
+"""Why it is then quarantined."""
 INTENTS: Final = (MANIFEST, ENDING, RESTORING)
 
 _NEW: Final = b".new-"  # a job's directory before its manifest is on disk

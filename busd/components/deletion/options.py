@@ -17,6 +17,9 @@ class WalkOptions:
         backoff: seconds before the second rescan; doubled for each further one.
         chmod: whether a directory that denies its owner is given mode 0700; what stays gets its mode back.
         measure: whether bytes are counted: costs one stat for each file.
+        newcomers: how many entries that are made during the walk it follows. If there are more, directories that are
+            new are parked as "busy", and so are those in which most is new: else who makes them faster than they are
+            removed would keep it for ever.
     """
 
     batch: int = 256
@@ -26,3 +29,4 @@ class WalkOptions:
     backoff: float = 0.05
     chmod: bool = False
     measure: bool = False
+    newcomers: int = 100_000

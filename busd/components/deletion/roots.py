@@ -3,6 +3,7 @@
 Who asks names a root by its id and a path below it, never an absolute path: what a root is, is decided here alone.
 """
 
+import contextlib
 import difflib
 import errno
 import os
@@ -43,6 +44,7 @@ class RootSettings:
         max_entries: entries that one job may remove; None: any number.
         max_bytes: bytes that one job may free; None: any number.
         chmod: whether a directory without the rights may be given 0700 to empty it.
+        personal: whether it may be the home of this user, for this user's own deletions in it.
 
     Raises BusError 7002 for values that cannot be.
     """
@@ -55,6 +57,7 @@ class RootSettings:
     max_entries: int | None = None
     max_bytes: int | None = None
     chmod: bool = False
+    personal: bool = False
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
@@ -127,7 +130,7 @@ class Root:
     def _refuse_protected(self) -> None:
         marks = self.protected.marks()
         own = (self.device, self.inode)
-        if own in marks.kept:
+        if own in marks.kept and not (self.settings.personal and own in _keys_of(_homes()) and own not in marks.closed):
             raise _invalid(self.settings, f"{marks.kept[own]} cannot be a root")
         for key in self.above:
             if key in marks.closed:
@@ -166,6 +169,14 @@ class Root:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
+
+
+def _keys_of(paths: Iterable[Path]) -> set[Key]:
+    found: set[Key] = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found.add(key_of(os.stat(path)))
+    return found - {key_of(os.stat("/"))}
 
 
 def _homes() -> list[Path]:

@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import stat
+import struct
 import sys
 import threading
 from typing import Final
@@ -21,6 +22,7 @@ __all__ = [
     "O_LOOK",
     "O_SAFE",
     "attributes",
+    "born",
     "file_system",
     "idle_io",
     "is_mount_root",
@@ -42,6 +44,7 @@ _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RENAME_NOREPLACE: Final = 1
+_STATX_BTIME: Final = 0x800
 _STATX_ATTR_IMMUTABLE: Final = 0x10
 _STATX_ATTR_APPEND: Final = 0x20
 _STATX_ATTR_MOUNT_ROOT: Final = 0x2000
@@ -300,6 +303,25 @@ def _flags_of(fd: int, name: bytes) -> int:
         if opened >= 0:
             os.close(opened)
     return int.from_bytes(buffer[:4], sys.byteorder)
+
+
+def born(fd: int, name: bytes = b"") -> float | None:
+    """When ``fd``, or ``name`` in the directory ``fd``, was made, in seconds since 1970. No link is followed.
+
+    From statx, else from stat(2) (BSD, macOS); None where the file system does not say. Raises OSError when there is no
+    such file.
+    """
+    if name:
+        _component(name)
+    if "statx" in _kernel.has:
+        found = _kernel.statx(fd, name, 0 if name else AT_EMPTY_PATH, _STATX_BTIME)
+        if not found.mask & _STATX_BTIME:
+            return None
+        seconds, nanoseconds = struct.unpack_from("=qI", found.times, 16)  # after the time of access
+        return float(seconds + nanoseconds / 1e9)
+    status = os.stat(name, dir_fd=fd, follow_symlinks=False) if name else os.fstat(fd)
+    made = getattr(status, "st_birthtime", None)
+    return None if made is None else float(made)
 
 
 def idle_io(nice: int = 0) -> bool:

@@ -134,7 +134,7 @@ def resolve(root: Root, path: bytes) -> Target:
         held = _readable(held)
     except OSError as failed:
         os.close(held)
-        raise _failure(path, failed) from None
+        raise _failure(path, failed) from failed
     except BaseException:
         os.close(held)
         raise

@@ -14,8 +14,11 @@ from typing import Final, Literal, Self
 
 import msgspec
 
+from busd.components.deletion.claim import claim
 from busd.components.deletion.ground import (
+    ABANDONED,
     ENDING,
+    GIVEN_UP,
     HOIST,
     MANIFEST,
     O_DIRECTORY,
@@ -131,6 +134,7 @@ class Tombstone:
         self._intent = intent
         self._sync = sync
         self._grave = self._tree = self._hoist = -1
+        self._opened = False
 
     @property
     def manifest(self) -> Manifest:
@@ -172,6 +176,17 @@ class Tombstone:
             except OSError as failed:
                 raise self._failed(f"where subdirectories are moved to: {why(failed)}") from failed
         return self._hoist
+
+    def status(self) -> os.stat_result:
+        """Of what is buried. Raises as ``directory``."""
+        self._must_be("looking", "buried")
+        self._open()
+        try:
+            if self._tree >= 0:
+                return os.fstat(self._tree)
+            return os.stat(TREE, dir_fd=self._grave, follow_symlinks=False)
+        except OSError as failed:
+            raise self._failed(why(failed)) from failed
 
     def finish(self, noted: Callable[[Proof], None] | None = None) -> Proof:
         """Remove the tree, which the walk has emptied, and then the tombstone.
@@ -227,6 +242,39 @@ class Tombstone:
         self._clear()
         return kept
 
+    def claim(self) -> bool:
+        """Whether it is this process's from now on, until it is closed; not if another has claimed it, or it is gone.
+
+        One that was just buried is claimed. Raises BusError 9008 with the system's reason.
+        """
+        if self._grave >= 0:
+            return True
+        try:
+            self._open_grave()
+        except FileNotFoundError:
+            return False
+        except OSError as failed:
+            raise self._failed(why(failed)) from failed
+        if claim(self._grave):
+            return True
+        self.close()
+        return False
+
+    def abandon(self) -> None:
+        """Leave what is left where it is, for good: no scan takes it for a job's any more. Its place is ``place``.
+
+        Raises BusError 9006 if nothing is buried, 9008 with the system's reason.
+        """
+        self._must_be("abandoning", "buried", "restoring")
+        try:
+            self._open_grave()
+            self._intend(ABANDONED)
+        except OSError as failed:
+            raise self._failed(why(failed)) from failed
+        finally:
+            self.close()
+        self.state, self.reason = "quarantined", GIVEN_UP
+
     def discard(self) -> None:
         """Remove the tombstone of a tree that is not in it. Raises BusError 9006 if it is, or if it is quarantined."""
         self._must_be("discarding", "not-begun", "gone", "done", "restored")
@@ -238,6 +286,7 @@ class Tombstone:
             if fd >= 0:
                 os.close(fd)
         self._grave = self._tree = self._hoist = -1
+        self._opened = False
 
     def __enter__(self) -> Self:
         return self
@@ -252,18 +301,23 @@ class Tombstone:
     def hold(self, grave: int, tree: int) -> None:
         """Take over the descriptors of its directory and of the tree, as ``Area.bury`` has them open; -1: none."""
         self.close()
-        self._grave, self._tree = grave, tree
+        self._grave, self._tree, self._opened = grave, tree, True
 
-    def _open(self) -> None:
-        if self._grave >= 0:
-            return
-        try:
+    def _open_grave(self) -> None:
+        if self._grave < 0:
             area = self._enter()
             try:
                 self._grave = open_private(area, self.name)
             finally:
                 os.close(area)
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        try:
+            self._open_grave()
             self._tree = self._open_tree()
+            self._opened = True
         except OSError as failed:
             self.close()
             raise self._failed(why(failed)) from failed

@@ -17,9 +17,11 @@ from typing import Final
 from busd.components.deletion.entry import entry_of
 from busd.components.deletion.files import Accept, Files, Hand, parks
 from busd.components.deletion.gate import Gate
-from busd.components.deletion.node import DIRECTORY, Held, Listing, Node, budget
+from busd.components.deletion.locks import locked, unlock
+from busd.components.deletion.newcomers import Newcomers
+from busd.components.deletion.node import Held, Listing, Node, budget
 from busd.components.deletion.options import WalkOptions
-from busd.components.deletion.permissions import give_back, open_closed, open_up
+from busd.components.deletion.permissions import give_back, open_in, open_up
 from busd.components.deletion.pool import Pool
 from busd.components.deletion.system import file_system, mount_of
 from busd.components.deletion.tally import Tally, cut
@@ -31,6 +33,11 @@ _WAITING: Final = 1024
 
 _UNSORTED: Final = frozenset({"tmpfs", "nfs", "cifs", "lustre"})
 """Where the order of inodes says nothing of the order on a disk, or disturbs the server's reading ahead."""
+
+_ELSEWHERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+"""What opening a directory again says when it was moved, or something else has its name."""
+
+_FULL: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _Task = tuple[Node, list[str] | None]
 
@@ -44,7 +51,8 @@ class Removal:
             renamed into it and removed there, and what an earlier walk left in it goes, too. None: all stay in place.
         gate: asked for each batch.
         accept: a filter. What it spares stays, and so do the directories above. A directory is asked about as it was
-            before the walk came to it, and goes if it is accepted and empty at the end.
+            before the walk came to it, and goes if it is accepted and empty at the end. One that somebody holds by
+            flock is spared as "locked" with all below; this walk holds each while it has it open.
         workers: threads, the caller's among them.
 
     Raises ValueError for a filter together with ``hoist``: what stays must stay where it is.
@@ -65,12 +73,13 @@ class Removal:
         self._options = options or WalkOptions()
         self._accept = accept
         self._gate = gate
-        self._files = Files(gate, chmod=self._options.chmod, measure=self._options.measure, accept=accept)
+        self.files = Files(gate, chmod=self._options.chmod, measure=self._options.measure, accept=accept)
         self._hands = [Hand() for _ in range(workers)]
         self._pool: Pool[_Task] = Pool(self._work, workers)
         self._lock = threading.Lock()  # of Node.pending and of the counters below
         room = budget(workers)
         self._held = Held(room)
+        self._newcomers = Newcomers(self._options.newcomers)
         self._stops_left = max(1, room // 4)  # listings that may be stopped at once: each keeps a descriptor
         self._mount = mount_of(directory)
         kind = file_system(directory)
@@ -104,14 +113,19 @@ class Removal:
         Raises Cancelled when the gate did; what was removed until then is in `tally`. What cannot be removed is no
         error but counted.
         """
+        if self._accept is not None and locked(self._root.fd):
+            self._hands[0].tally.spare(b"", "locked")
+            return self.tally()
         roots = [self._root] if self._hoist is None else [self._hoist, self._root]
         self._pool.push([(node, None) for node in roots])
         try:
             self._pool.run()
         finally:
-            for node in [*roots, *self._held.changed()]:
+            for node in [*self._held.changed(), *roots]:
                 give_back(node, self._held)
             self._held.close(roots)
+            if self._accept is not None:
+                unlock(self._root.fd)  # the descriptor is the caller's
         return self.tally()
 
     # One task.
@@ -129,7 +143,7 @@ class Removal:
 
     def _open(self, hand: Hand, node: Node) -> bool:
         """Open ``node``, to be used; whether it is. If not, that is counted and it has ended, or it comes again."""
-        step = "open"
+        step = "open again"
         try:
             if node.begun:
                 self._held.use(node)
@@ -137,57 +151,44 @@ class Removal:
             parent = node.parent
             assert parent is not None
             at = self._held.use(parent)
+            step = "open"
             try:
-                fd = self._descriptor(node, parent, at)
-                if fd is None:
+                opened = open_in(parent, at, node, self._options.chmod, self._mount)
+                if opened is None:
                     self._file_after_all(hand, node, parent)
                     return False
             finally:
                 self._held.done(parent)
             step = "stat"
-            self._enter(node, fd)
+            self._enter(hand, node, *opened)
         except OSError as error:
             self._not_open(hand, node, error, step)
             return False
-        if node.told:  # a mount
-            hand.tally.park(node.path(), "mount")
+        if node.told:
             self._ended(hand, node)
             return False
         return True
 
-    def _descriptor(self, node: Node, parent: Node, at: int) -> int | None:
-        """Open ``node`` in its parent, open as ``at``; None if it is no directory. Raises OSError."""
-        try:
-            return os.open(node.name, DIRECTORY, dir_fd=at)
-        except OSError as error:
-            if error.errno in {errno.ENOTDIR, errno.ELOOP}:
-                return None
-            if error.errno != errno.EACCES or not self._options.chmod:
-                raise
-            # Either its own mode denies reading, or its parent's denies looking into it.
-            if open_up(parent):
-                try:
-                    return os.open(node.name, DIRECTORY, dir_fd=at)
-                except OSError as second:
-                    if second.errno != errno.EACCES:
-                        raise
-            return open_closed(node, at)
-
-    def _enter(self, node: Node, fd: int) -> None:
-        """``node`` is open as ``fd``: see what it is. Raises OSError, with ``fd`` closed."""
+    def _enter(self, hand: Hand, node: Node, fd: int, before: os.stat_result | None) -> None:
+        """``node`` is open as ``fd``: see what it is; what is not to be walked is counted. Raises OSError, with ``fd``
+        closed.
+        """
+        why: str | None = None
         try:
             found = os.fstat(fd)
             # The directory that was listed is not one that is mounted over it. Anything else, and what overlay and
             # btrfs number differently in listings, is asked exactly, which costs four times as much.
             listed = found.st_ino == node.inode and found.st_dev == node.device
             if not listed and mount_of(fd) != self._mount:
-                node.told = True
-                os.close(fd)
-                return
-            if self._accept is not None:
+                why = "mount"
+            elif self._newcomers.many and self._newcomers.new(fd):
+                why = "busy"
+            elif self._accept is not None and locked(fd):
+                node.spared = why = "locked"
+            elif self._accept is not None:
                 path = node.path()
-                node.spared = self._accept(entry_of(os.fsencode(node.name), path, found))
-        except OSError:
+                node.spared = self._accept(entry_of(os.fsencode(node.name), path, before or found))
+        except BaseException:
             os.close(fd)
             raise
         node.inode = found.st_ino
@@ -195,31 +196,40 @@ class Removal:
             node.device = found.st_dev
         node.begun = True
         self._held.add(node, fd)
+        if why is not None:
+            self._held.done(node)
+            (hand.tally.park if node.spared is None else hand.tally.spare)(node.path(), why)
+            node.told = True
 
     def _not_open(self, hand: Hand, node: Node, error: OSError, step: str) -> None:
         number = error.errno or errno.EIO
-        if number in {errno.EMFILE, errno.ENFILE} and node.rounds < self._options.rescans:
+        if number in _FULL and node.rounds < self._options.rescans:
             # Others may close some; ours that are not in use go at once.
             self._later(node, 0.0 if self._held.shrink() else self._options.backoff)
             return
-        if number == errno.ENOENT and not node.begun:
+        if number == errno.ENOENT and step == "open":
             self._ended(hand, node, gone=True)
             return
         node.told = True
         parent = node.parent
-        if number in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}:
-            hand.tally.park(node.path(), "stale" if number == errno.ESTALE and not node.begun else "changed")
+        if number in _ELSEWHERE and step == "open again":
+            hand.tally.park(node.path(), "changed")
+            node.lost = True
+        elif number in {errno.ENOTDIR, errno.ELOOP}:
+            hand.tally.park(node.path(), "changed")
+        elif number == errno.EXDEV:
+            hand.tally.park(node.path(), "mount")
         else:
             reason = parks(error, parent.fd, node.name) if parent is not None and parent.fd >= 0 else None
             if reason is None:
-                hand.tally.fail(node.path(), number, step)
+                hand.tally.fail(node.path(), number, "open" if step == "open again" else step)
             else:
                 hand.tally.park(node.path(), reason)
         self._ended(hand, node)
 
     def _file_after_all(self, hand: Hand, node: Node, parent: Node) -> None:
         """What was listed as a directory is none: another took its place."""
-        again = self._files.remove(hand, parent, [node.name], 0)
+        again = self.files.remove(hand, parent, [node.name], 0)
         if again:  # and a directory once more: whoever plays so is busy
             parent.left = True
             hand.tally.park(node.path(), "busy")
@@ -246,13 +256,17 @@ class Removal:
                 except OSError as failed:
                     error = failed
                 last = error is not None or len(batch) < size
+                fed = self._newcomers.meet(node.fd, batch)
                 if self._sorted and not last:
                     batch.sort(key=os.DirEntry.inode)
                 names = self._sort_out(hand, node, batch, children)
                 # A directory with files only is paid for together with them.
                 leaf = last and error is None and not children and node.pending == 1 and node.parent is not None
                 children += [self._child(node, name, 0) for name in self._remove(hand, node, names, leaf=leaf)]
-                if last:
+                if fed and not last:
+                    hand.tally.park(node.path(), "busy")
+                    node.told = True
+                if last or fed:
                     break
                 if len(children) >= _WAITING and listing is not None and self._stop(node, listing):
                     break
@@ -313,13 +327,13 @@ class Removal:
                 return []
             if leaf:
                 hand.paid = node
-            return self._files.remove(hand, node, names, int(leaf))
+            return self.files.remove(hand, node, names, int(leaf))
         directories: list[str] = []
         begin, end = 0, len(names)
         while begin < end:
             if self._pool.idle and end - begin >= 4 * size:
                 end = self._share(node, names, begin, end)
-            directories += self._files.remove(hand, node, names[begin : min(end, begin + size)], 0)
+            directories += self.files.remove(hand, node, names[begin : min(end, begin + size)], 0)
             begin += size
         return directories
 
@@ -355,14 +369,16 @@ class Removal:
     def _not_listed(self, hand: Hand, node: Node, error: OSError, children: list[Node]) -> None:
         self._adopt(node, children)
         number = error.errno or errno.EIO
-        if number in {errno.EMFILE, errno.ENFILE} and not children and node.rounds < self._options.rescans:
+        if number in _FULL and not children and node.rounds < self._options.rescans:
             self._later(node, 0.0 if self._held.shrink() else self._options.backoff)
             return
-        node.told = True
         if number == errno.ESTALE:
             hand.tally.park(node.path(), "stale")
-        elif number != errno.ENOENT or node.parent is None:
+            node.told = True
+        elif number != errno.ENOENT:
             hand.tally.fail(node.path(), number, "read")
+            node.told = True
+        # Else somebody removed it, as removing it will tell.
         self._ended(hand, node)
 
     # The end of a directory.
@@ -384,6 +400,9 @@ class Removal:
         parent = node.parent
         if parent is None:
             return self._emptied(hand, node)
+        if node.lost:
+            self._held.drop(node)
+            return True
         if not node.told and not node.left and node.spared is None:
             if hand.paid is node:
                 return self._rmdir(hand, node, parent)
@@ -404,12 +423,18 @@ class Removal:
     def _rmdir(self, hand: Hand, node: Node, parent: Node) -> bool:
         try:
             at = self._held.use(parent)
-        except OSError:
-            hand.tally.park(node.path(), "changed")
-            self._remains(node, parent)
+        except OSError as error:
+            if error.errno in _FULL and self._later(node, self._options.backoff):
+                return False
+            elsewhere = error.errno in _ELSEWHERE
+            hand.tally.park(node.path(), "changed" if elsewhere else "busy")
+            parent.left = parent.left or not elsewhere
+            self._held.drop(node)
             return True
         try:
             try:
+                if self._accept is not None and not node.same(os.stat(node.name, dir_fd=at, follow_symlinks=False)):
+                    raise FileNotFoundError(errno.ENOENT, "another one, which the filter was not asked about")
                 os.rmdir(node.name, dir_fd=at)
             except OSError as error:
                 if error.errno != errno.EACCES or not self._options.chmod or not open_up(parent):

@@ -126,6 +126,11 @@ class Component:
     async def run(self) -> None:
         """Work in the background while it serves, until cancelled. An exception is a failure of the component."""
 
+    def leave(self) -> None:
+        """It is to take no more calls: end what would keep those that are here from ending, above all streams that
+        last. Must not block. Callers see such a stream end early, and call again. ``run`` may be begun anew after it.
+        """
+
     async def stop(self) -> None:
         """Let go of what `start` took."""
 

@@ -90,7 +90,7 @@ def asyncapi(components: Iterable[type[Component]]) -> dict[str, Schema]:
     for component in components:
         manifest = component.manifest
         prefix = _camel(manifest.component, first=True)
-        schemas = _Schemas(component, f"#/components/schemas/{prefix}{{name}}", change=_draft_7)
+        schemas = _Schemas(component, f"#/components/schemas/{prefix}{{name}}", change=_draft_7, whole=False)
         for operation in compile_operations(component).values():
             _add_call(sections, operation, schemas)
         for event in manifest.events():
@@ -150,15 +150,21 @@ class _Schemas:
         component: its class.
         template: how to refer to a definition, with ``{name}`` in it.
         change: applied to every schema.
+        whole: with what no message carries: the configuration and the state.
     """
 
     def __init__(
-        self, component: type[Component], template: str, *, change: Callable[[Any], Any] = lambda schema: schema
+        self,
+        component: type[Component],
+        template: str,
+        *,
+        change: Callable[[Any], Any] = lambda schema: schema,
+        whole: bool = True,
     ) -> None:
         manifest, operations = component.manifest, compile_operations(component).values()
-        own = [configuration(component), *(each.input.type for each in operations)]
+        own = [*([configuration(component)] if whole else []), *(each.input.type for each in operations)]
         types = [*own, *(each.output.type for each in operations), *(each.type for each in manifest.events())]
-        if manifest.state is not None:
+        if whole and manifest.state is not None:
             types.append(manifest.state)
         schemas, definitions = msgspec.json.schema_components(types, ref_template=template, schema_hook=_foreign)
         self.definitions: Schema = change(definitions)
@@ -175,7 +181,7 @@ class _Schemas:
                 "additionalProperties": False,
             }
 
-        self.configuration: Final = self._schemas[0]
+        self.configuration: Final = self._schemas[0] if whole else {}
         """Of what the constructor takes."""
 
     def of(self, type: Any) -> Schema:

@@ -1,6 +1,7 @@
 """What a runner's process may use, and what it does use: the limit that the system keeps, and the figures of status."""
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,9 @@ __all__ = ["CPU_SECONDS", "LEAST_MEMORY_BYTES", "Usage", "limit_memory", "reside
 LEAST_MEMORY_BYTES: Final = 48 << 20
 """The system's limit is not set below this: a runner has 20 MiB of data before its component has any."""
 
+STACK_BYTES: Final = 1 << 20
+"""Of each thread: all of it counts as data, used or not, and the usual 8 MiB leave room for 60 threads in 512 MiB."""
+
 CPU_SECONDS: Final = 10.0
 """The time over which processor time is averaged: a burst of work is not a breach of the budget."""
 
@@ -21,8 +25,9 @@ CPU_SECONDS: Final = 10.0
 def limit_memory(limit_bytes: int) -> bool:
     """Have every allocation fail (MemoryError) that would take this process's data beyond ``limit_bytes``.
 
-    Below 48 MiB that is the limit. It cannot be taken back. False where the system keeps no such limit (Windows):
-    there, and for what does not count as data (mapped files, shared memory), only the measured budget remains.
+    Below 48 MiB that is the limit. It cannot be taken back, and threads begun from now on have stacks of 1 MiB. False
+    where the system keeps no such limit (Windows): there, and for what does not count as data (mapped files, shared
+    memory), only the measured budget remains.
 
     Raises OSError or ValueError where the system refuses it.
     """
@@ -32,6 +37,7 @@ def limit_memory(limit_bytes: int) -> bool:
         if hard != resource.RLIM_INFINITY:
             limit_bytes = min(limit_bytes, hard)  # what was set before us stands
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+        threading.stack_size(STACK_BYTES)
         return True
     return False
 

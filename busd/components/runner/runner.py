@@ -269,6 +269,7 @@ class Runner:
 
         async def empty() -> bytes | None:
             nonlocal missing
+            self._tell_to_leave(component)
             await self._leave()
             missing = lambda: "run() did not end"  # noqa: E731
             await self._end_background()
@@ -347,6 +348,12 @@ class Runner:
         elif (error := task.exception()) is not None:
             self.fail("run", error)
 
+    def _tell_to_leave(self, component: Component) -> None:
+        try:
+            component.leave()
+        except Exception:
+            _log.exception("leave of component %s failed", self.manifest.component)
+
     async def _leave(self) -> None:
         """Take the offers back; return when the calls that are here have been answered."""
         offers, self._offers = self._offers, None
@@ -373,6 +380,8 @@ class Runner:
     async def _end_component(self) -> None:
         """No offers, no ``run``, no component. Raises nothing."""
         component, self._component = self._component, None
+        if component is not None:
+            self._tell_to_leave(component)
         if not await self._try(ANSWER_SECONDS, self._leave(), self._in_flight):
             for offers in list(self._leaving.values()):
                 await self._try(CANCEL_SECONDS, offers.close(cancel=True), self._in_flight)
