@@ -97,6 +97,13 @@ class Code(IntEnum):
     DELETION_JOB_STATE = 9006
     DELETION_BACKLOG = 9007
     DELETION_FAILED = 9008
+    CACHE_KEY_MISSING = 9101
+    CACHE_VALUE_SIZE = 9102
+    CACHE_KEY_SIZE = 9103
+    CACHE_ENTRIES = 9104
+    CACHE_KEYS_GONE = 9105
+    CACHE_CONFLICT = 9106
+    CACHE_TENANT_UNKNOWN = 9107
 
 
 # fmt: off
@@ -732,6 +739,62 @@ _ROWS: Final = (
         True,
         "{path} could not be deleted: {reason}",
         "The job's report names what stayed and why. Put that right on the file system and repeat: what is gone already is not looked for.",
+    ),
+    Entry(
+        9101,
+        "cache-key-missing",
+        "operator",
+        False,
+        "there is no usable root key in {where}: {reason}",
+        "A root key is 32 random bytes: raw, as 64 hex digits or in base64, in a file that only this user can read (mode 0400 or 0600), in a systemd credential, or in an environment variable. head -c 32 /dev/urandom makes one.",
+    ),
+    Entry(
+        9102,
+        "cache-value-size",
+        "caller",
+        False,
+        "a value of {size} bytes cannot be cached; {limit} can",
+        "Cache less of it, in parts of their own names, or cache where it is. The limit may be lower for a tenant than the 16 MiB that no value exceeds.",
+    ),
+    Entry(
+        9103,
+        "cache-key-size",
+        "caller",
+        False,
+        "a name of {size} bytes cannot be cached under; {limit} can",
+        "Use a shorter name, or a digest of it. An empty name is none.",
+    ),
+    Entry(
+        9104,
+        "cache-entries",
+        "capacity",
+        False,
+        "{what}: {used} of {limit}",
+        "The entry alone is more than the tenant's share holds, whatever is evicted. Cache less, or have the node's operator raise the share.",
+    ),
+    Entry(
+        9105,
+        "cache-keys-gone",
+        "caller",
+        True,
+        "the keys of tenant '{tenant}' were destroyed while they were used",
+        "Ask the cache for the tenant again: it has new keys, and nothing of what was cached before.",
+    ),
+    Entry(
+        9106,
+        "cache-conflict",
+        "caller",
+        True,
+        "nothing was stored: the entry has changed, or it is not there",
+        "Get the entry with its generation again, decide anew, and repeat with that generation.",
+    ),
+    Entry(
+        9107,
+        "cache-tenant-unknown",
+        "caller",
+        False,
+        "there is no cache for tenant '{tenant}'",
+        "Tenants are set by the node's operator, each with its share of the cache. Who asks is what the broker proved, not what a request says.",
     ),
 )
 # fmt: on
