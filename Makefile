@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 SECONDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-hostile fuzz clean
+.PHONY: help run test check format bench bench-deletion bench-hostile fuzz clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +44,11 @@ bench: $(VENV)/.installed-dev  ## measure against nats-server in one run; prints
 
 bench-hostile: $(VENV)/.installed-dev  ## measure what others notice while one tenant attacks the broker (four minutes)
 	@$(BIN)/python tests/bench/hostile.py
+
+bench-deletion: $(VENV)/.installed-dev  ## measure deletion against rm -rf: files/s, memory, what a neighbour notices (15 minutes)
+	@$(BIN)/python tests/bench/deletion.py --json bench-results/deletion.json
+	@$(BIN)/python tests/bench/deletion.py --memory --json bench-results/deletion-memory.json
+	@$(BIN)/python tests/bench/deletion.py --neighbour --json bench-results/deletion-neighbour.json
 
 fuzz: $(VENV)/.installed-dev  ## fuzz every decoder for SECONDS each (default 100: about ten minutes), with a new seed
 	@seed=$${SEED:-$$(date +%s)}; echo "seed $$seed; the same again: make fuzz SEED=$$seed"; \

@@ -197,3 +197,54 @@ def test_the_hostile_benchmark_says_what_others_noticed(tmp_path: Path) -> None:
     assert row["met"] is (max(row["ratios"].values()) <= results["bars"]["p99_ratio"])
     assert subprocess.run([*command, "--seconds", "0"], capture_output=True, timeout=60).returncode == 1
     assert subprocess.run([*command, "--only", "nothing"], capture_output=True, timeout=60).returncode == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how large a process is")
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (("--files", "400", "--rounds", "2", "--peer", "busd", "--peer", "rm", "--peer", "rmtree"), "throughput"),
+        (("--files", "400", "--memory"), "memory"),
+        (("--files", "6000", "--rounds", "1", "--seconds", "0.5", "--neighbour"), "neighbour"),
+    ],
+)
+def test_the_deletion_benchmark_yields_every_figure_and_leaves_nothing(
+    options: tuple[str, ...], key: str, tmp_path: Path
+) -> None:
+    where = tmp_path / "where"
+    where.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(RUN.with_name("deletion.py")), *options, "--where", str(where), "--json", "found.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(where.iterdir()) == []
+    found = json.loads((tmp_path / "found.json").read_text())[key]
+    if key == "throughput":
+        assert [row["shape"] for row in found] == ["flat", "tree"]
+        assert all(len(each) == 2 and min(each) > 0 for row in found for each in row["seconds"].values())
+        assert all(row["ratio"] > 0 and row["startup"] > 0 for row in found)
+    elif key == "memory":
+        assert [(row["half"]["files"], row["whole"]["files"]) for row in found] == [(200, 400)] * 2
+        assert all(row["met"] == (row["whole"]["grown"] <= 32 << 20 and row["twice"] < 2.6) for row in found)
+    else:
+        assert set(found["medians"]) == {"quiet", "rm", "busd", "busd unthrottled"}
+        assert all(0 < each["p50"] <= each["p99"] <= each["max"] for each in found["medians"].values())
+        assert found["medians"]["busd"]["rate"] > 0
+
+
+def test_the_deletion_benchmark_says_what_it_could_not_measure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN.with_name("deletion.py")), "--where", str(tmp_path / "absent")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "not measured" in done.stderr
+    assert "absent" in done.stderr
