@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 SECONDS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-deletion bench-hostile fuzz clean
+.PHONY: help run test check format bench bench-cache bench-deletion bench-hostile fuzz clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,8 +22,9 @@ help:  ## list the commands
 run: $(VENV)/.installed-run  ## start a node with this machine's telemetry, show its traffic until Ctrl-C
 	@$(BIN)/python -m busd.demo
 
-test: $(VENV)/.installed-dev  ## run every test (several minutes)
-	@$(BIN)/python -m pytest -q
+test: $(VENV)/.installed-dev  ## run every test (several minutes): those that measure time alone, the others two at a time
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone"
+	@$(BIN)/python -m pytest -q -m alone
 
 check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated files
 	$(BIN)/ruff format --check $(CODE)
@@ -44,6 +45,9 @@ bench: $(VENV)/.installed-dev  ## measure against nats-server in one run; prints
 
 bench-hostile: $(VENV)/.installed-dev  ## measure what others notice while one tenant attacks the broker (four minutes)
 	@$(BIN)/python tests/bench/hostile.py
+
+bench-cache: $(VENV)/.installed-dev  ## measure the cache: in process, against Redis, hit ratios, memory (ten minutes)
+	@$(BIN)/python tests/bench/cache.py --json bench-results/cache.json
 
 bench-deletion: $(VENV)/.installed-dev  ## measure deletion against rm -rf: files/s, memory, what a neighbour notices (15 minutes)
 	@$(BIN)/python tests/bench/deletion.py --json bench-results/deletion.json

@@ -5,6 +5,7 @@ from typing import Final
 __all__ = ["SHIPPED"]
 
 SHIPPED: Final[dict[str, str]] = {
+    "cache": "busd.components.cache.component:EncryptedCache",
     "deletion": "busd.components.deletion.component:Deletion",
     "telemetry": "busd.components.telemetry.component:Telemetry",
 }

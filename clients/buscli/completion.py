@@ -192,7 +192,7 @@ def _values(argument: Argument, bus: str | None) -> Iterable[Offer]:
             from busproto.codes import ENTRIES
 
             return [Offer(entry.name, str(entry.number)) for entry in ENTRIES.values()]
-        case "subject" | "endpoint" | "claim" | "component" | "place" | "job" | "root":
+        case "subject" | "endpoint" | "claim" | "component" | "place" | "job" | "root" | "tenant":
             return [offer for offer in _live(argument.completes, bus) if _PLAIN_WORD.fullmatch(offer.word)]
         case "nothing":
             return []
@@ -257,7 +257,19 @@ async def _deletion(bus: "Bus", what: str) -> list[Offer]:
     return [Offer(row["id"], row.get("path", "")) for row in roots]
 
 
-_SOURCES: Final = {"component": _components, "place": _components, "job": _deletion, "root": _deletion}
+async def _cache(bus: "Bus", what: str) -> list[Offer]:
+    """The tenants of the cache."""
+    shares = (await bus.call("cache.tenants", {}, timeout=_LIVE_SECONDS)).payload
+    return [Offer(row["tenant"], f"{row['entries']} entries") for row in shares]
+
+
+_SOURCES: Final = {
+    "component": _components,
+    "place": _components,
+    "job": _deletion,
+    "root": _deletion,
+    "tenant": _cache,
+}
 """Who knows the names; `_census` does of all others."""
 
 

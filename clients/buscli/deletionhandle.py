@@ -1,23 +1,17 @@
-"""The deletion component as ``bus delete`` calls it: on the node, or in this process. The same handle is both.
-
-The only module of ``clients/`` that imports ``busd.components`` (tests/test_layers.py), and only when it is called.
-"""
+"""The deletion component as ``bus delete`` calls it: on the node, or in this process. The same handle is both."""
 
 import os
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
+from buscli.componenthandle import Called
 from buscli.exits import Exit
 from buscli.output import Output
-from buscli.parser import UsageError
 from busproto.errors import BusError, Code
 
-__all__ = ["PATIENCE", "exit_of", "explained", "here", "on_node", "shares_files", "within"]
-
-COMPONENT: Final = "deletion"
+__all__ = ["PATIENCE", "exit_of", "here", "on_node", "shares_files"]
 
 PATIENCE: Final = 60.0
 """Seconds for an answer: the node may be writing to the disk that it empties."""
@@ -38,86 +32,31 @@ _EXITS: Final[dict[int, Exit]] = {
 }
 
 
-def exit_of(code: int) -> Exit:
-    """The exit code for an error that the component answered with; FAILED for one that says nothing of a deletion."""
-    return _EXITS.get(code, Exit.FAILED)
+def _cures(error: BusError) -> list[str]:
+    if error.code == Code.DELETION_JOB_UNKNOWN:
+        return ["bus delete list --all"]
+    return ["bus delete roots"] if error.code == Code.DELETION_ROOT_UNKNOWN else []
 
 
-@asynccontextmanager
-async def on_node(args: Namespace, output: Output, about: str, *, lasting: bool = False) -> AsyncIterator[Any]:
-    """A handle of the node's component. ``lasting``: the connection is made anew when it is lost.
+_DELETION: Final = Called(
+    "bus delete", "deletion", _EXITS, without=("bus delete PATH --local, which needs no node",), cures=_cures
+)
 
-    Raises UsageError for what the component or the bus refuses.
-    """
-    from buscli import connection
-
-    attach = _attach()
-    async with connection.attached(args, output, about, reconnect=lasting) as bus:
-        with explained():
-            async with attach(COMPONENT, bus=bus, where="bus", timeout=PATIENCE) as handle:
-                yield handle
+exit_of: Final = _DELETION.exit_of
 
 
-@asynccontextmanager
-async def here(directory: bytes, *, recover: bool) -> AsyncIterator[Any]:
+def on_node(args: Namespace, output: Output, about: str, *, lasting: bool = False) -> AbstractAsyncContextManager[Any]:
+    """A handle of the node's component: see `Called.on_node`."""
+    return _DELETION.on_node(args, output, about, seconds=PATIENCE, lasting=lasting)
+
+
+def here(directory: bytes, *, recover: bool) -> AbstractAsyncContextManager[Any]:
     """A handle of the component in this process, whose only root is ``directory``, with this user's own rights.
 
     ``recover``: what earlier runs left there is gone on with. At the end what runs is stopped at its next batch.
     """
-    attach = _attach()
     config = {"roots": [{"id": LOCAL_ROOT, "path": os.fsdecode(directory)}], "state": None, "recover": recover}
-    with explained():
-        async with attach(COMPONENT, where="here", timeout=PATIENCE, config=config) as handle:
-            yield handle
-
-
-def within(handle: Any, seconds: float) -> Any:
-    """``handle``, whose calls may take ``seconds``."""
-    from busd.components.model import within
-
-    return within(handle, seconds)
-
-
-def _attach() -> Any:
-    """``busd.components.model.attach``. Raises UsageError if it is not installed beside this command."""
-    try:
-        from busd.components.model import attach
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"bus delete: this needs the components of busd and what they need; there is no module '{error.name}'",
-            "pip install 'busd[cli]'",
-            exit=Exit.FAILED,
-        ) from None
-    return attach
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn what the component or the bus refuses within it into UsageError, with the exit code of a deletion."""
-    try:
-        yield
-    except BusError as error:
-        if type(error).__name__ == "ErrorReply":
-            raise UsageError(str(error), *_cures(error), exit=exit_of(error.code)) from None
-        if error.code == Code.CONFIG_INVALID:
-            raise UsageError(str(error), error.cure, exit=Exit.REFUSED) from None
-        if error.code != Code.NO_RESPONDERS:
-            raise
-        raise UsageError(
-            f"{error} (the node does not run component deletion, or is just starting it)",
-            "bus component list",
-            "bus delete PATH --local, which needs no node",
-            exit=Exit.NO_RESPONDERS,
-        ) from None
-
-
-def _cures(error: BusError) -> list[str]:
-    cures = [error.cure] if error.cure else []
-    if error.code == Code.DELETION_JOB_UNKNOWN:
-        cures.append("bus delete list --all")
-    elif error.code == Code.DELETION_ROOT_UNKNOWN:
-        cures.append("bus delete roots")
-    return cures
+    return _DELETION.here(config, seconds=PATIENCE)
 
 
 def shares_files(url: str | None) -> bool:

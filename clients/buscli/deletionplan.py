@@ -1,15 +1,12 @@
 """What a dry run has found, told to whoever has to agree to it; and the question."""
 
-import asyncio
-import sys
 from typing import Any, Final
 
 from buscli.deletionpath import text_of
 from buscli.deletionvalues import shown_size
 from buscli.deletionwords import count, entries, errors, moment, reasons
-from buscli.output import Output, printable
 
-__all__ = ["agreed", "plan_lines", "question"]
+__all__ = ["plan_lines", "question"]
 
 SHOWN: Final = 5
 """Mounts that are named."""
@@ -50,31 +47,6 @@ def question(plan: Any, where: str) -> str:
     # The directory goes, too, unless a filter chooses; what is below it does not count it.
     number = plan.entries + (plan.directory and plan.filter is None)
     return f"Delete {entries(number)} ({shown_size(_size(plan.found))}) in {where}? [y/N] "
-
-
-async def agreed(output: Output, text: str) -> bool:
-    """Ask on the terminal; whether the answer is yes. Anything else, and the end of the input, is no."""
-    output.flush()
-    sys.stderr.write(printable(text))
-    sys.stderr.flush()
-    answer = await _line()
-    if not answer.endswith("\n"):
-        sys.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes")
-
-
-async def _line() -> str:
-    """A line of standard input. Ctrl-C ends the wait: a read in the loop's own thread would not notice it."""
-    if sys.platform == "win32":  # whose loop cannot wait for a terminal
-        return sys.stdin.readline()
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
-    return sys.stdin.readline()
 
 
 def _size(found: Any) -> int:

@@ -3,16 +3,16 @@
 import asyncio
 import os
 import shlex
-import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from buscli import deletionhandle
+from buscli.asking import agreed, somebody_there
 from buscli.deletionjson import jsonable
 from buscli.deletionpath import Place, absolute, local_place, near_verb, place_of, text_of
-from buscli.deletionplan import agreed, plan_lines, question
+from buscli.deletionplan import plan_lines, question
 from buscli.deletionreport import Outcome
 from buscli.deletionvalues import filters
 from buscli.deletionwatch import OVER, Following
@@ -79,7 +79,7 @@ class Deletion:
             raise _wrong("--slack is for a plan: nothing is compared here", "bus delete --plan ID --slack PERCENT")
         if args.PATH is not None:
             absolute(args.PATH)
-        if self._asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if self._asks and not somebody_there():
             raise _wrong(
                 "nobody can be asked here: standard input or error is no terminal",
                 "--yes, to delete without being asked",

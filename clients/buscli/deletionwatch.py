@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from buscli.deletionhandle import within
+from buscli.componenthandle import within
 from buscli.deletionjson import jsonable
 from buscli.deletionvalues import shown_size
 from buscli.deletionwords import entries

@@ -5,7 +5,9 @@ from typing import Final
 
 
 class Exit(IntEnum):
-    """How a command ended. 3 to 7: outcomes of a call (schemas/README.md, "Call and serve"); 10 to 16: a deletion's."""
+    """How a command ended. 3 to 7: outcomes of a call (schemas/README.md, "Call and serve"); 10 to 16: a deletion's;
+    20 to 22: a cache's, which has 12 and 16, too.
+    """
 
     OK = 0
     FAILED = 1
@@ -23,6 +25,9 @@ class Exit(IntEnum):
     CHANGED = 14
     LIMIT = 15
     NO_SUCH = 16
+    MISSING = 20
+    CONFLICT = 21
+    TOO_LARGE = 22
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143
@@ -40,11 +45,14 @@ MEANINGS: Final[dict[int, str]] = {
     Exit.NOT_CONNECTED: "no bus at that address, or the connection was lost",
     Exit.STAYS: "of a deletion: something could not be deleted and stays",
     Exit.PARKED: "of a deletion: something is in use; the node tries again",
-    Exit.CANCELLED: "of a deletion: it was cancelled, or not agreed to",
+    Exit.CANCELLED: "it was not agreed to; of a deletion also: it was cancelled",
     Exit.REFUSED: "of a deletion: the path is not one that may be deleted; nothing was touched",
     Exit.CHANGED: "of a deletion: what is there now is not what was looked at, and was not deleted",
     Exit.LIMIT: "of a deletion: there is more than the job or the root allows",
-    Exit.NO_SUCH: "of a deletion: there is no such root or job",
+    Exit.NO_SUCH: "of a deletion: there is no such root or job; of a cache: no such tenant or key",
+    Exit.MISSING: "of a cache: nothing is there under that name",
+    Exit.CONFLICT: "of a cache: what is there is not as --add or --expect say; nothing was stored",
+    Exit.TOO_LARGE: "of a cache: the name, the value or the whole entry is larger than the cache takes",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
     Exit.BROKEN_PIPE: "the reader of the output went away (as tools ended by SIGPIPE)",
     Exit.TERMINATED: "ended by SIGTERM",

@@ -20,6 +20,22 @@ QUIET_SECONDS: Final = 1.0
 LATE_SHARE: Final = 0.95
 """An open loop that reaches less than this share of its rate did not keep up."""
 
+CLOSED_LOOP: Final = (
+    "closed loop: each caller waits for its reply, so a stall delays the requests after it and hides them "
+    "(coordinated omission); these are response times at full load"
+)
+"""What a reader of such figures must know."""
+
+
+def percentiles(latencies: "array[float]") -> dict[str, float] | None:
+    """p50, p90, p99 and max of ``latencies``; None if there are none."""
+    if not latencies:
+        return None
+    ordered = sorted(latencies)
+    last = len(ordered) - 1
+    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {name: ordered[min(last, int(share * len(ordered)))] for name, share in ranks.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -70,10 +86,7 @@ class Result:
         """What a reader must know to read the figures rightly."""
         plan = self.plan
         if plan.rate is None and plan.work == "call":
-            return (
-                "closed loop: each caller waits for its reply, so a stall delays the requests after it and hides them "
-                "(coordinated omission); these are response times at full load, use --rate for latency"
-            )
+            return f"{CLOSED_LOOP}, use --rate for latency"
         if plan.rate is None:
             return "as fast as it goes: times would only show the length of the queue; use --rate for latency"
         if self.throughput < LATE_SHARE * plan.rate:
@@ -82,12 +95,9 @@ class Result:
 
     def percentiles(self) -> dict[str, float] | None:
         """p50, p90, p99 and max in seconds; None where times mean nothing."""
-        if not self.latencies or (self.plan.work == "pubsub" and self.plan.rate is None):
+        if self.plan.work == "pubsub" and self.plan.rate is None:
             return None
-        ordered = sorted(self.latencies)
-        last = len(ordered) - 1
-        ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-        return {name: ordered[min(last, int(share * len(ordered)))] for name, share in ranks.items()}
+        return percentiles(self.latencies)
 
     def record(self) -> dict[str, Any]:
         """For JSON and CSV; seconds throughout."""
@@ -152,10 +162,10 @@ async def _call(plan: Plan, bus: "Bus") -> Result:
     if plan.rate is None:
         callers = min(plan.in_flight, plan.count)
         shares = [plan.count // callers + (place < plan.count % callers) for place in range(callers)]
-        await _all([loop.create_task(caller(share)) for share in shares])
+        await all_of([loop.create_task(caller(share)) for share in shares])
     else:
         pace = Pace(plan.rate)
-        await _all([loop.create_task(one(await pace.wait())) for _ in range(plan.count)])
+        await all_of([loop.create_task(one(await pace.wait())) for _ in range(plan.count)])
     result.seconds, result.cpu_seconds = loop.time() - start, process_time() - cpu
     return result
 
@@ -163,7 +173,7 @@ async def _call(plan: Plan, bus: "Bus") -> Result:
 _HEADERS: Final = {"datacontenttype": "application/octet-stream"}
 
 
-async def _all(tasks: "list[asyncio.Task[None]]") -> None:
+async def all_of(tasks: "list[asyncio.Task[None]]") -> None:
     """Wait for all of ``tasks``; none outlives this, whatever happens."""
     try:
         for task in tasks:

@@ -30,6 +30,7 @@ NAMES: Final[tuple[str, ...]] = (
     "bench",
     "relay",
     "delete",
+    "cache",
     "guest",
     "keys",
     "component",
@@ -69,9 +70,10 @@ class Argument(NamedTuple):
         "error",
         "job",
         "root",
+        "tenant",
     ] = "nothing"
     """What a shell offers here. component: one that the node knows as such; claim: one that an endpoint says it is.
-    job, root: of deletion."""
+    job, root: of deletion; tenant: that has a share of the cache."""
 
     @property
     def is_option(self) -> bool:
@@ -92,6 +94,27 @@ class Example(NamedTuple):
 
     line: str
     says: str
+
+
+_BUS_EXITS: Final = (
+    Exit.NO_RESPONDERS,
+    Exit.TIMEOUT,
+    Exit.DENIED,
+    Exit.OVERLOADED,
+    Exit.UNKNOWN,
+    Exit.NOT_CONNECTED,
+)
+
+
+def meanings(*codes: Exit) -> tuple[tuple[int, str], ...]:
+    """Exit codes with their meaning: ``codes``, and those that every command has."""
+    every = (Exit.OK, Exit.FAILED, Exit.USAGE, Exit.INTERRUPTED, Exit.BROKEN_PIPE, Exit.TERMINATED)
+    return tuple((int(code), MEANINGS[code]) for code in sorted((*every, *codes)))
+
+
+def exits(*own: Exit) -> tuple[tuple[int, str], ...]:
+    """What `Command.exits` is for a command that connects and has exit codes of its ``own`` besides."""
+    return meanings(*_BUS_EXITS, *own)
 
 
 class Command(NamedTuple):
@@ -138,11 +161,7 @@ class Command(NamedTuple):
         """Every exit code that this command can end with, and its meaning."""
         if self.exits:
             return self.exits
-        general = (Exit.OK, Exit.FAILED, Exit.USAGE)
-        bus = (Exit.NO_RESPONDERS, Exit.TIMEOUT, Exit.DENIED, Exit.OVERLOADED, Exit.UNKNOWN, Exit.NOT_CONNECTED)
-        last = (Exit.INTERRUPTED, Exit.BROKEN_PIPE, Exit.TERMINATED)
-        codes = (*general, *(bus if self.connects else ()), *last)
-        return tuple((int(code), MEANINGS[code]) for code in codes)
+        return meanings(*(_BUS_EXITS if self.connects else ()))
 
 
 CONNECTION: Final = (

@@ -1,6 +1,6 @@
 """What arguments mean: durations, counts, sizes and headers as text. Each raises ValueError with the reason."""
 
-_SECONDS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
 
 
@@ -10,12 +10,12 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def seconds(text: str) -> float:
-    """A positive duration: ``1.5``, ``500ms``, ``30s``, ``2m``, ``1h``. Bare numbers are seconds."""
+    """A positive duration: ``1.5``, ``500ms``, ``30s``, ``2m``, ``1h``, ``7d``. Bare numbers are seconds."""
     number, unit = _split(text)
     try:
         value = float(number) * _SECONDS[unit]
     except (KeyError, ValueError):
-        raise ValueError(f"'{text}' is not a duration: write 1.5, 500ms, 30s, 2m or 1h") from None
+        raise ValueError(f"'{text}' is not a duration: write 1.5, 500ms, 30s, 2m, 1h or 7d") from None
     if not 0 < value < float("inf"):
         raise ValueError(f"'{text}' must be more than zero")
     return value
@@ -84,7 +84,7 @@ def since(text: str) -> str:
 
     try:
         number, unit = _split(text)
-        ago = float(number) * {"d": 86400.0, **_SECONDS}[unit]
+        ago = float(number) * _SECONDS[unit]
         moment = datetime.now(UTC) - timedelta(seconds=ago)
     except (KeyError, ValueError, OverflowError):
         try:

@@ -38,6 +38,20 @@ class Origin(NamedTuple):
     """Of a call: who is behind it, if the sender acts for someone whose call it holds. Check the rights of that one."""
 
 
+def _read_origin(envelope: Sequence[Any]) -> Origin:
+    global _latest
+    own: list[Any] = [*envelope[1:6]]
+    if len(envelope) > 6 and envelope[6] is not None:
+        own.append(Origin(*envelope[6][:5]))
+    origin = Origin(*own)
+    _latest = envelope, origin
+    return origin
+
+
+_latest: tuple[Sequence[Any], Origin] = ((), Origin("", "", "", "", 0))
+"""The origin envelope that was read last: what one sender has in a frame shares one. Replaced whole."""
+
+
 class Content:
     """A payload with its headers and its origin: what messages, replies and calls have in common."""
 
@@ -86,6 +100,11 @@ class Content:
         return self._data
 
     @property
+    def view(self) -> bytes | memoryview:
+        """The payload as it came, neither decoded nor copied. It may keep more in memory than itself."""
+        return self._data
+
+    @property
     def headers(self) -> Mapping[str, str | int | float | bool | bytes]:
         """The sender's headers. A claim, like the payload."""
         return self._headers if self._headers is not None else _NONE
@@ -95,12 +114,11 @@ class Content:
         """Who sent it; None if it was made in this process."""
         if self._origin is NO_ORIGIN:
             return None
-        if type(self._origin) is not Origin:
-            own: list[Any] = [*self._origin[1:6]]
-            if len(self._origin) > 6 and self._origin[6] is not None:
-                own.append(Origin(*self._origin[6][:5]))
-            self._origin = Origin(*own)
-        return self._origin
+        origin = self._origin
+        if type(origin) is not Origin:
+            latest = _latest
+            origin = self._origin = latest[1] if latest[0] is origin else _read_origin(origin)
+        return origin
 
     def __repr__(self) -> str:
         about = f"{getattr(self, 'subject', '')} {len(self._data)} bytes".strip()

@@ -10,6 +10,7 @@ nothing; a measurement that does not come about exits 1. README.md beside this f
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -167,6 +168,7 @@ def run(options: argparse.Namespace, where: Path, beside: Path) -> dict[str, Any
 def main() -> int:
     """The command line; exit 0 when everything was measured, 1 when not, 2 on a bad option."""
     options = command_line().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the trees go, as after Ctrl-C
     try:
         with tempfile.TemporaryDirectory(prefix="bench-deletion-", dir=options.where) as directory:
             where = Path(directory).resolve() / "trees"

@@ -248,3 +248,54 @@ def test_the_deletion_benchmark_says_what_it_could_not_measure(tmp_path: Path) -
     assert done.returncode == 1
     assert "not measured" in done.stderr
     assert "absent" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peers are reached by unix sockets")
+def test_the_cache_benchmark_yields_every_figure(tmp_path: Path) -> None:
+    out = tmp_path / "cache.json"
+    done = subprocess.run(
+        [sys.executable, str(RUN.with_name("cache.py")), "--quick", "--json", str(out)],
+        env={**os.environ, "BUSD_REQUIRE_ALL": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(out.read_text())
+    process = {(row["work"], row["bytes"], row["cache"]): row for row in found["process"]}
+    assert {cache for _, _, cache in process} >= {"busd aes-256-gcm", "busd chacha20-poly1305", "OrderedDict"}
+    assert {size for work, size, _ in process if work == "set"} == {64, 1024, 16 << 10, 1 << 20}
+    assert all(row["rate"] > 0 and 0 < row["p50"] <= row["p99"] for row in process.values())
+    assert [row["bar"] for row in found["process"] if "bar" in row] == [250_000]
+    bus = {(row["work"], row["bytes"]): row for row in found["bus"]}
+    assert {work for work, size in bus if size == 1024} == {"get-hit", "get-miss", "set", "get-many"}
+    here = {name for name, peer in found["peers"].items() if "version" in peer}
+    assert here >= {"busd", "busd blind"}
+    assert all(set(row["medians"]) == here for row in bus.values())
+    assert all(each["rate"] > 0 for row in bus.values() for each in row["medians"].values())
+    if "redis" in here:
+        row = bus["get-hit", 1024]
+        assert row["met"] is (row["ratios"]["busd"] >= row["bar"])
+    else:
+        assert "skipped redis" in done.stdout
+    assert all(row["met"] for row in found["memory"] if row["cache"].startswith("busd"))
+    assert all(0 <= row[policy] <= 1 for row in found["ratios"] for policy in ("lru", "sieve", "s3fifo"))
+
+
+def test_the_cache_benchmark_says_what_it_could_not_measure(tmp_path: Path) -> None:
+    def bench(*options: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(RUN.with_name("cache.py")), *options],
+            env={**os.environ, **changed},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    done = bench("--only", "bus", "--quick", PATH=str(tmp_path), BUSD_REQUIRE_ALL="1")
+    assert done.returncode == 1
+    assert "redis is required: redis-server is not installed" in done.stderr
+    assert bench("--only", "nothing").returncode == 2
+    assert bench("--rounds", "0").returncode == 2

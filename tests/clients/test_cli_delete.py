@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from buscli import deletionhandle, deletionplan, deletionwatch
+from buscli import asking, deletionhandle, deletionwatch
 from buscli.__main__ import main
 from buscli.exits import Exit
 from busd.components.deletion.tally import Failure, Stay
@@ -410,7 +410,7 @@ def person(monkeypatch: pytest.MonkeyPatch) -> Any:
         async def typed() -> str:
             return line
 
-        monkeypatch.setattr(deletionplan, "_line", typed)
+        monkeypatch.setattr(asking, "_line", typed)
         for stream in (sys.stdin, sys.stderr):  # now: while a test is set up they are others
             monkeypatch.setattr(stream, "isatty", lambda: True)
 

@@ -167,7 +167,7 @@ def test_a_bar_is_drawn_on_the_way(local: Cli, tmp_path: Path) -> None:
 
 def test_who_reads_no_further_stops_it(local: Cli, tmp_path: Path) -> None:
     build = tree(tmp_path / "build", 4, 50)
-    with local.running("delete", str(build), "--local", "--yes", "--rate", "80") as process:
+    with local.running("delete", str(build), "--local", "--yes", "--rate", "20") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 from buscli.exits import MEANINGS
+from tests.clients.cache_support import node_with_cache
 from tests.clients.cli_support import SECONDS, Cli, script
 from tests.support import ROOT, RunningNode, environment, wait_until
 
 README = (ROOT / "clients/buscli/README.md").read_text()
+CACHE = "".join(re.findall(r"^## The cache$.*?(?=^## )", README, re.S | re.M))
+"""What is said of a node that has one."""
 
 
-def steps() -> list[tuple[str, str]]:
-    """Every command of the README's console blocks, and what stands below it."""
+def steps(text: str) -> list[tuple[str, str]]:
+    """Every command of the console blocks in ``text``, and what stands below it."""
     found: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", README, re.S):
+    for block in re.findall(r"```console\n(.*?)```", text, re.S):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             line, _, shown = part.partition("\n")
             found.append((line, shown))
@@ -41,23 +44,34 @@ def known_after(line: str) -> tuple[str, bool] | None:
 
 
 def test_every_line_is_real(shared_node: RunningNode, tmp_path: Path) -> None:
+    _check(README.replace(CACHE, ""), shared_node.url, tmp_path)
+
+
+def test_every_line_about_the_cache_is_real(tmp_path: Path) -> None:
+    assert CACHE
+    with node_with_cache(tmp_path) as bus:
+        _check(CACHE, bus.environment["BUS_URL"], tmp_path)
+
+
+def _check(text: str, url: str, tmp_path: Path) -> None:
+    """Have a shell run every line of ``text`` against the bus at ``url``."""
     if shutil.which("jq") is None:
         if os.environ.get("BUSD_REQUIRE_ALL"):
             pytest.fail("jq is not installed")
         pytest.skip("jq is not installed")
     script(tmp_path)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    bus = Cli(shared_node.url)
+    bus = Cli(url)
     with subprocess.Popen(
         ["bash", "--norc", "-s"],
         stdin=subprocess.PIPE,
-        env=environment(PATH=path, BUS_URL=shared_node.url),
+        env=environment(PATH=path, BUS_URL=url),
         cwd=tmp_path,
         start_new_session=True,
     ) as shell:
         assert shell.stdin is not None
         try:
-            for number, (line, expected) in enumerate(steps()):
+            for number, (line, expected) in enumerate(steps(text)):
                 shown = _run_step(shell, tmp_path, number, line)
                 assert matches(expected, shown), f"$ {line}\n{shown}"
                 if (known := known_after(line)) is not None:

@@ -89,6 +89,7 @@ def test_only_commands_that_others_notice_are_rw() -> None:
     named |= {"keys new", "keys enroll", "keys revoke"}
     named |= {f"component {verb}" for verb in ("start", "stop", "replace", "move", "new")}
     named |= {"delete", *(f"delete {verb}" for verb in ("pause", "resume", "change", "cancel", "undelete"))}
+    named |= {f"cache {verb}" for verb in ("set", "del", "touch", "rotate", "shred", "clear", "bench")}
     assert {command.name for command in members() if command.impact == "rw"} == named
 
 
@@ -172,7 +173,7 @@ def test_sizes(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("convert", "text"),
-    [(values.seconds, text) for text in ("", "0", "-1", "1d", "nan", "inf", "1e999", "ms")]
+    [(values.seconds, text) for text in ("", "0", "-1", "1w", "nan", "inf", "1e999", "ms")]
     + [(values.count, text) for text in ("", "0", "-1", "1.5", "x")]
     + [(values.rate, text) for text in ("", "0", "-1", "nan", "inf", "x")]
     + [(values.size, text) for text in ("", "-1", "1.5k", "1x", "k")]

@@ -10,6 +10,7 @@ import pytest
 
 from busd.components.cache import Cache
 from busd.components.cache.entry import ABSENT, Entry
+from busd.components.cache.found import Found
 from busd.components.cache.keyring import Keyring
 from busd.components.cache.record import Failure
 from busd.components.cache.rootkey import RootKey, RootKeyWarning
@@ -305,6 +306,10 @@ def test_a_rotation_keeps_what_there_is_and_reading_seals_it_anew() -> None:
     assert mine.get("unread") is None
     assert (mine.statistics().keyless, mine.statistics().unauthentic, events) == (1, 0, [])
     assert mine.statistics().key_messages == 1
+    mine.rotate()
+    assert mine.get_entry("read") == Found(b"1", generation, math.inf)
+    assert entry_of(mine, "read")[1].epoch == mine.statistics().epoch == first + 2
+    assert mine.statistics().resealed == 2
 
 
 def test_a_shred_destroys_everything_of_one_tenant_and_its_handles() -> None:
@@ -372,6 +377,7 @@ def test_settings_out_of_range_are_refused_by_name(field: str, value: object) ->
         TenantSettings(**{field: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.alone
 def test_a_shred_takes_the_same_time_for_many_entries_as_for_one() -> None:
     cache = cache_of(quota=1 << 30)
     for name, entries in (("one", 1), ("many", 50_000)):
@@ -424,7 +430,7 @@ def test_in_blind_mode_records_are_held_as_they_come() -> None:
     assert not held.put(key, os.urandom(50), 8, expected=4)
     assert held.put(key, os.urandom(50), 8, expiry=1010.0, expected=5)
     assert not held.put(key, os.urandom(50), 9, expected=0)
-    for bad in ({"key": b"short"}, {"record": bytes(28)}, {"record": bytes(1030)}):
+    for bad in ({"key": b"short"}, {"record": bytes(28)}, {"record": bytes(1072)}):
         with pytest.raises(BusError):
             held.put(**{"key": key, "record": record, "generation": 9, **bad})  # type: ignore[arg-type]
     for wrong in ({"generation": 0}, {"generation": 1 << 64}, {"flags": -1}, {"expiry": math.nan}):

@@ -33,10 +33,16 @@ from busd.components.model import (
 from busd.components.model.testing import Form, both_forms, forms
 from busd.components.shipped import SHIPPED
 
-CONFIG: Final[dict[str, dict[str, Any]]] = {}
+CONFIG: Final[dict[str, dict[str, Any]]] = {"cache": {"key": {"generate": True}, "mode": "both", "state": "off"}}
 """By component: with what it is made, where its defaults will not do in a test."""
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    **{f"cache.{name}": {"name": b"a-name"} for name in ("get", "touch", "delete")},
+    **{f"cache.{name}": {"name": b"a-name", "value": b"a value"} for name in ("set", "add", "replace")},
+    "cache.set_many": {"items": [{"name": b"a-name", "value": b"a value"}]},
+    "cache.cas": {"name": b"a-name", "value": b"a value", "generation": 1},
+    "cache.put_record": {"key": bytes(16), "record": bytes(29), "generation": 1},
+    **{f"cache.{name}": {"key": bytes(16)} for name in ("get_record", "delete_record")},
     "deletion.submit": {"root": "scratch", "path": b"old", "dry_run": True},
     **{
         f"deletion.{name}": {"job": "a-job"}
@@ -67,7 +73,13 @@ async def job_over(handle: Any) -> dict[str, Any]:
     return job
 
 
+async def value_stored(handle: Any) -> dict[str, Any]:
+    """A value that can be compared and set."""
+    return {**EXAMPLES["cache.cas"], "generation": await handle.set(b"a-name", value=b"before")}
+
+
 PREPARED: Final[dict[str, Callable[[Any], Awaitable[dict[str, Any]]]]] = {
+    "cache.cas": value_stored,
     "deletion.watch": job_over,
     "deletion.undelete": job_in_grace,
     **dict.fromkeys((f"deletion.{name}" for name in ("pause", "resume", "change", "cancel", "report")), job_held),
@@ -147,6 +159,11 @@ async def _awaited(work: Awaitable[Any]) -> Any:
 def parameters(operation: Operation) -> list[Any]:
     """The fields of an operation's arguments, as msgspec sees them."""
     return list(msgspec.inspect.type_info(operation.input.type).fields)  # type: ignore[attr-defined]
+
+
+def default_of(field: Any) -> Any:
+    """What a parameter is when nothing is said."""
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def wrong_arguments(operation: Operation) -> list[dict[str, Any]]:
@@ -248,7 +265,7 @@ def test_arguments_by_name_and_nil_are_the_same(operation: Operation, form: Form
     """Every default said aloud is what is meant by saying nothing."""
 
     async def main() -> None:
-        aloud = {field.name: field.default for field in parameters(operation) if not field.required}
+        aloud = {field.name: default_of(field) for field in parameters(operation) if not field.required}
         async with handle_of(owner(operation), form) as handle:
             quiet, loud = [
                 await ask(handle, operation, {**said, **await example(handle, operation)}) for said in ({}, aloud)

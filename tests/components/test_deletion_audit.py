@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from busd.components.deletion import audit
-from busd.components.deletion.audit import AuditLog, AuditRecord, Who, asking
+from busd.components.deletion.audit import AuditLog, AuditRecord, asking
+from busd.components.who import Who
 from busproto.errors import BusError, Code
 
 ADA = Who("guest", "acme", "vm-1", "guest-7")

@@ -15,10 +15,11 @@ from busclient.testing import FakeClock
 from busd.components.deletion import rootinfo, watches
 from busd.components.deletion.component import Deletion
 from busd.components.deletion.filters import Filter
-from busd.components.deletion.settings import FilterText, default_state
+from busd.components.deletion.settings import FilterText
 from busd.components.model import Context, configure, invoke
 from busd.components.model.operation import compile_operations
 from busd.components.model.testing import Form, both_forms, forms
+from busd.components.statefolder import default_state
 from tests.components.deletion_component_world import SECONDS, config, ended, tree
 
 Play = Callable[[Deletion], Awaitable[None]]
@@ -501,7 +502,7 @@ def test_a_drain_ends_who_watches_and_the_next_run_goes_on(tmp_path: Path) -> No
         for _ in range(3):
             watching = asyncio.create_task(watched(deletion, job))
             await asyncio.sleep(0.2)
-            deletion.leave()
+            deletion.draining()
             assert (await watching)[-1].state in ("queued", "running"), "it ends before the job does"
             assert len(await watched(deletion, job)) == 1, "and one that comes now is not kept"
             run.cancel()

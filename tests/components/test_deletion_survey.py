@@ -295,6 +295,7 @@ def test_a_filter_in_a_chain_longer_than_any_path(tree: Path) -> None:
     assert (found.directories, longest) == (200, 200 * 201 - 1)
 
 
+@pytest.mark.alone
 def test_twice_as_many_names_take_about_twice_as_long(tree: Path) -> None:
     seconds = []
     for part in range(2):

@@ -423,6 +423,7 @@ print(tracemalloc.get_traced_memory()[1])
     assert peaks[1] < 2 << 20
 
 
+@pytest.mark.alone
 def test_twice_as_many_names_take_about_twice_as_long(tree: Path) -> None:
     seconds = []
     for files in (10_000, 20_000):

@@ -4,10 +4,13 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from busd.components.telemetry.processes import BUDGET_SECONDS, ProcessTable
 from tests.components.test_telemetry_process import TELEMETRY, program
 from tests.support import running_node
+
+pytestmark = pytest.mark.alone
 
 SHARE = 0.02
 

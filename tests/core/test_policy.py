@@ -283,6 +283,7 @@ def test_statistics() -> None:
     assert (statistics.files, statistics.rules, statistics.exports, statistics.errors) == (3, 2, 2, 1)
 
 
+@pytest.mark.alone
 def test_a_flood_of_denials_costs_microseconds() -> None:
     """50 rules, none of which matches; bounds are ten times what a slow machine measured."""
     text = "".join(f"allow publish,subscribe a{n}.b.*,c{n}.> from guest tenant=acme\n" for n in range(50))

@@ -23,6 +23,8 @@ from busproto.envelope import Kind
 from tests.clients.test_client_curve import elsewhere, loops, written
 from tests.edge.curve_support import Card, curve_node
 
+pytestmark = pytest.mark.alone
+
 SECONDS = float(os.environ.get("BUSD_SOAK_SECONDS", "10")) / 2
 """For each event loop."""
 

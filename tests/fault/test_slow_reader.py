@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 import busclient
 from busproto import envelope
 from busproto.envelope import Kind
 from tests.edge.raw import RawPeer, run
 from tests.support import running_node
+
+pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 QUOTA = 8 * MIB

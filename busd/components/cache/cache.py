@@ -156,6 +156,11 @@ class Cache:
         with self._lock:
             return sorted({*self._tenants, *self._opaque})
 
+    def held(self, name: str) -> list[TenantCache | OpaqueCache]:
+        """What tenant ``name`` has here: values, records, both or nothing. Makes none, as `tenant` and `opaque` do."""
+        found: tuple[TenantCache | OpaqueCache | None, ...] = (self._tenants.get(name), self._opaque.get(name))
+        return [each for each in found if each is not None and not (isinstance(each, TenantCache) and each.gone)]
+
     def rotate(self, name: str | None = None) -> int:
         """Have ``name``, or everybody, seal with a new key from now on; returns how many tenants that are."""
         with self._lock:

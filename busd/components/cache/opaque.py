@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from busd.components.cache.clock import Forward
+from busd.components.cache.datakey import HEADER_SIZE
 from busd.components.cache.entry import NEVER, Entry
 from busd.components.cache.keyring import BLINDED
 from busd.components.cache.padding import MAX_PADDED
@@ -52,8 +53,9 @@ class OpaqueCache:
         """
         if len(key) != BLINDED:
             raise BusError(Code.CACHE_KEY_SIZE, size=len(key), limit=BLINDED)
-        if not OVERHEAD <= len(record) <= min(MAX_PADDED, self.settings.value_limit) + OVERHEAD:
-            raise BusError(Code.CACHE_VALUE_SIZE, size=len(record), limit=self.settings.value_limit + OVERHEAD)
+        most = min(MAX_PADDED, self.settings.value_limit) + OVERHEAD + HEADER_SIZE  # of its data key, before it
+        if not OVERHEAD <= len(record) <= most:
+            raise BusError(Code.CACHE_VALUE_SIZE, size=len(record), limit=most)
         if not 0 < generation < 1 << 64 or not 0 <= flags < 1 << 32 or expiry != expiry:
             raise ValueError("generation is 1 to 2^64 - 1, flags are 0 to 2^32 - 1, expiry is a number")
         entry = Entry(bytes(record), generation, flags, expiry)

@@ -60,6 +60,8 @@ class Failure(StrEnum):
     """The data key of its epoch is not the one that was noted for it. Nothing was decrypted."""
     TAG = "tag"
     """It is not authentic: changed, of another tenant, name, generation, flags or expiry, or under another key."""
+    STALE = "stale"
+    """It is authentic, and older than what this client of the blind mode has seen under the name; see `blind`."""
 
 
 class Keys(Protocol):

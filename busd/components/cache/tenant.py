@@ -197,6 +197,8 @@ class TenantCache:
             return None
         if count:
             store.hit(key, entry)
+            if entry.epoch != self._keys.newest:
+                self._reseal(key, entry, value)
         if entry.flags:
             value = unwrap(entry.flags, name, value)
         return None if value is None else (entry, value)

@@ -5,23 +5,20 @@ returns.
 """
 
 import base64
-import contextlib
 import json
-import os
-import sys
 import threading
 from collections import OrderedDict
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from busd.components.deletion.manifest import is_tenant
 from busd.components.deletion.progress import Report
-from busproto.errors import BusError, Code
+from busd.components.tenantlog import TenantLog
+from busd.components.who import Who
 
-__all__ = ["REMEMBERED", "AuditLog", "AuditRecord", "Event", "Who", "asking"]
+__all__ = ["REMEMBERED", "AuditLog", "AuditRecord", "Event", "asking"]
 
 FILE_BYTES: Final = 8 << 20
 """Of one file: about 16,000 jobs."""
@@ -40,15 +37,6 @@ Event = Literal["submitted", "paused", "resumed", "changed", "cancelled", "undel
 
 
 _Bytes = bytes  # the record has a field of that name
-
-
-class Who(NamedTuple):
-    """Whose request it is, as the broker proved it; or of this process itself."""
-
-    boundary: str
-    tenant: str
-    unit: str
-    endpoint: str
 
 
 asking: Final[ContextVar[Who | None]] = ContextVar("deletion-asking", default=None)
@@ -151,37 +139,24 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditLog:
-    """The records in a directory: ``TENANT.jsonl``, and older ones as ``TENANT.1.jsonl`` and so on. Thread-safe.
-
-    Attributes:
-        problem: why the last record could not be written; empty if it could.
-    """
+    """The records in a directory, in files of each tenant: see `TenantLog`. Thread-safe."""
 
     def __init__(self, folder: Path, *, file_bytes: int = FILE_BYTES, keep: int = KEEP) -> None:
-        """Nothing is made or opened before the first record.
-
-        Args:
-            folder: made, 0700, if it is missing.
-            file_bytes: a file that has grown to this is followed by the next.
-            keep: files of one tenant.
-        """
-        self.folder = folder
-        self.problem = ""
-        self._file_bytes = file_bytes
-        self._keep = keep
+        """Nothing is made or opened before the first record. Args as for `TenantLog`."""
+        self._log = TenantLog(folder, file_bytes=file_bytes, keep=keep)
         self._lock = threading.Lock()
         self._who: OrderedDict[str, Who] = OrderedDict()
+
+    @property
+    def problem(self) -> str:
+        """Why the last record could not be written; empty if it could."""
+        return self._log.problem
 
     def write(self, record: AuditRecord) -> None:
         """Add ``record``, with who asks for it if it does not say. Raises BusError 7011 if that cannot be done."""
         with self._lock:
             record = self._signed(record)
-            try:
-                self._append(record.tenant, record.line())
-            except OSError as error:
-                self.problem = error.strerror or str(error)
-                raise BusError(Code.AUDIT_UNUSABLE, path=str(self.folder), reason=self.problem) from error
-            self.problem = ""
+            self._log.write(record.tenant, record.line())
 
     def _signed(self, record: AuditRecord) -> AuditRecord:
         who = record.by or asking.get()
@@ -192,64 +167,6 @@ class AuditLog:
         elif record.event == "ended":
             who = self._who.get(record.job)  # it is kept: the job may be resumed and end again
         return msgspec.structs.replace(record, by=who)
-
-    def _append(self, tenant: str, line: bytes) -> None:
-        assert is_tenant(tenant), tenant  # it becomes the name of a file
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.folder / f"{tenant}.jsonl"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
-        try:
-            size = os.fstat(file).st_size
-            if size >= self._file_bytes:
-                os.close(file)
-                file = -1
-                self._rotate(tenant)
-                file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
-                size = 0
-            self._write(file, size, line)
-        finally:
-            if file >= 0:
-                os.close(file)
-
-    def _write(self, file: int, size: int, line: bytes) -> None:
-        """All of ``line``, on disk; or nothing."""
-        if size:
-            os.lseek(file, -1, os.SEEK_END)
-            if os.read(file, 1) != b"\n":
-                line = b"\n" + line  # a crash cut the last one off
-        view = memoryview(line)
-        try:
-            while view:
-                view = view[os.write(file, view) :]
-            os.fsync(file)
-            if not size:
-                self._settle()
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file, size)
-            raise
-
-    def _settle(self) -> None:
-        """Have the name of a new file on disk, where directories can be synced."""
-        if sys.platform == "win32":
-            return
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _rotate(self, tenant: str) -> None:
-        def named(number: int) -> Path:
-            return self.folder / (f"{tenant}.{number}.jsonl" if number else f"{tenant}.jsonl")
-
-        if self._keep < 2:
-            named(0).unlink()
-            return
-        for number in range(self._keep - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                named(number - 1).replace(named(number))
 
 
 def _is_text(value: bytes) -> bool:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from busd import __version__
 from busd.components.deletion.aside import Aside
-from busd.components.deletion.audit import AuditLog, AuditRecord, Who, asking
+from busd.components.deletion.audit import AuditLog, AuditRecord, asking
 from busd.components.deletion.filters import Filter
 from busd.components.deletion.jobs import How, Jobs
 from busd.components.deletion.progress import Progress, Report
@@ -21,14 +21,14 @@ from busd.components.deletion.roots import NODE
 from busd.components.deletion.settings import (
     FilterText,
     RootConfig,
-    default_state,
     open_roots,
     root_settings,
-    state_folder,
 )
 from busd.components.deletion.statistics import DeletionStatistics, Totals
 from busd.components.deletion.watches import Watches
-from busd.components.model import Budget, Caller, Component, Health, Manifest, Request, Stream, current_caller
+from busd.components.model import Budget, Component, Health, Manifest, Request, Stream, current_caller
+from busd.components.statefolder import default_state, state_folder
+from busd.components.who import Who
 from busproto.errors import BusError, Code
 
 __all__ = ["Deletion", "DeletionStatistics", "RootInfo"]
@@ -89,7 +89,7 @@ class Deletion(Component):
     ) -> None:
         local = state is None  # a program's own, beside a node that may have the same roots
         self._settings = root_settings(roots, personal=local)
-        self._folder = state_folder(state, os.environ)
+        self._folder = state_folder(state, os.environ, "deletion")
         self._options: dict[str, Any] = {
             "jobs_per_tenant": jobs_per_tenant,
             "workers": workers,
@@ -136,7 +136,7 @@ class Deletion(Component):
                 coming.exception()  # it is raised here as well, whether or not a call waits
             raise
         finally:
-            self.leave()
+            self.draining()
             self._ending = asyncio.ensure_future(self._end(beginning))
             await asyncio.shield(self._ending)
 
@@ -148,7 +148,7 @@ class Deletion(Component):
         if self._roots is not None:
             self._roots.close()
 
-    def leave(self) -> None:
+    def draining(self) -> None:
         """End the streams: their jobs go on in the next instance, where they can be watched again."""
         self._watches.end()
 
@@ -360,14 +360,14 @@ class Deletion(Component):
 
     async def roots(self) -> RootInfos:
         """The roots below which the caller may delete, by id."""
-        return self._opened().info(_asker().tenant)
+        return self._opened().info(Who.behind(current_caller()).tenant)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     async def _for_caller(self, call: Callable[[Jobs, str], T]) -> T:
         """What ``call`` gives for the caller's tenant, once there are jobs, in a thread."""
         assert self._jobs is not None, "it was started"
-        who = _asker()
+        who = Who.behind(current_caller())
         jobs = await asyncio.shield(self._jobs)
         before = asking.set(who)
         try:
@@ -406,14 +406,6 @@ class Deletion(Component):
             watched=self._watches.count,
             calls=self._aside.waiting,
         )
-
-
-def _asker() -> Who:
-    """Whose request this is: of a caller who acts for another, that one's."""
-    caller: Caller = current_caller()
-    while caller.on_behalf_of is not None:
-        caller = caller.on_behalf_of
-    return Who(caller.boundary, caller.tenant, caller.unit, caller.endpoint)
 
 
 def _pause(jobs: Jobs, tenant: str, job: str) -> Progress:

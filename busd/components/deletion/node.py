@@ -144,8 +144,9 @@ class Held:
         with self._lock:
             fd = self._forget(node)
             self._closed.discard(node)
-        # The last to close a directory that was removed waits until its blocks are free (0.1 ms where the disk is told
-        # at once). Under the lock all the other threads waited, too, which cost a tree a sixth of its files/s.
+        # The last to close a directory that was removed waits until its blocks are free (where the disk is told
+        # at once, for the disk). Under the lock all the other threads waited, too: 1.27 s against 1.19 for a tree of
+        # 200,000 files, medians of runs one after the other.
         if fd >= 0:
             os.close(fd)
 

@@ -14,6 +14,7 @@ from busd.components.deletion.governors import Governors
 from busd.components.deletion.job import Job, Wish, add
 from busd.components.deletion.journal import Notes
 from busd.components.deletion.progress import FINAL, State
+from busd.components.deletion.record import Record
 from busd.components.deletion.tally import Failure
 from busd.components.deletion.work import Work
 from busproto.errors import BusError, Code
@@ -191,21 +192,31 @@ class Scheduler:
     # -- what the work asks for -----------------------------------------------------------------------------------
 
     def note(self, job: Job, **changes: Any) -> None:
-        """See `work.Desk`."""
-        with self.lock:
-            for name, value in changes.items():
-                setattr(job.record, name, value)
-            state = changes.get("state")
-            if state in _AGAIN and "reason" not in changes:
-                # Why it goes in place stays true; why it was parked or had failed does not.
-                job.record.reason = job.record.in_place
-            if state in FINAL:
-                job.record.finished = self._now()
-            if state is not None and state != "parked":
-                job.record.next_try = 0.0
-            job.version += 1
-            self.changed.notify_all()
-        self.write(job)
+        """See `work.Desk`. The journal has it before anybody else learns it: who is told that a job is done may go on
+        from there, and a crash must not take that back.
+        """
+        with job.writing:
+            with self.lock:
+                changes = self._whole(job, changes)
+                record = job.counts()
+            _apply(record, changes)
+            self._put(record)
+            with self.lock:
+                _apply(job.record, changes)
+                job.version += 1
+                self.changed.notify_all()
+
+    def _whole(self, job: Job, changes: dict[str, Any]) -> dict[str, Any]:
+        """``changes`` with what follows from them."""
+        state = changes.get("state")
+        if state in _AGAIN and "reason" not in changes:
+            # Why it goes in place stays true; why it was parked or had failed does not.
+            changes["reason"] = changes.get("in_place", job.record.in_place)
+        if state in FINAL:
+            changes["finished"] = self._now()
+        if state is not None and state != "parked":
+            changes["next_try"] = 0.0
+        return changes
 
     def begin(self, job: Job) -> JobGate:
         """See `work.Desk`."""
@@ -240,14 +251,17 @@ class Scheduler:
                 if not sync and not job.busy:
                     return
                 record = job.counts()
-            try:
-                self._notes.write(record, sync=sync)
-                self.problem = ""
-            except BusError as error:
-                # A full disk is what deletion is for: it goes on, and says that a crash would lose this.
-                if self.problem != error.text:
-                    _log.warning("the journal cannot be written: %s", error.text)
-                self.problem = error.text
+            self._put(record, sync=sync)
+
+    def _put(self, record: Record, *, sync: bool = True) -> None:
+        try:
+            self._notes.write(record, sync=sync)
+            self.problem = ""
+        except BusError as error:
+            # A full disk is what deletion is for: it goes on, and says that a crash would lose this.
+            if self.problem != error.text:
+                _log.warning("the journal cannot be written: %s", error.text)
+            self.problem = error.text
 
     # -- threads --------------------------------------------------------------------------------------------------
 
@@ -354,3 +368,8 @@ class Scheduler:
                 saved = clock
                 for job in at_work:
                     self.write(job, sync=False)
+
+
+def _apply(record: Record, changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        setattr(record, name, value)

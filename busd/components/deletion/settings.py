@@ -1,8 +1,6 @@
 """The deletion component's configuration: what stands in its file, and what is made of it."""
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,7 +11,7 @@ from busd.components.deletion.request import Amount
 from busd.components.deletion.roots import NODE, Roots, RootSettings
 from busproto.errors import BusError, Code
 
-__all__ = ["FilterText", "RootConfig", "default_state", "open_roots", "root_settings", "state_folder"]
+__all__ = ["FilterText", "RootConfig", "open_roots", "root_settings"]
 
 KEY: Final = "config of component 'deletion'"
 """How errors begin, as those do that are found before the component is made."""
@@ -111,33 +109,3 @@ def open_roots(settings: Sequence[RootSettings], protected: Sequence[Path]) -> R
                 reason = f"roots[{number}].path: {reason}"
                 break
         raise BusError(Code.CONFIG_INVALID, key=KEY, where="", reason=reason) from error
-
-
-def default_state(environ: Mapping[str, str]) -> Path:
-    """Where a node of this user keeps its state: $STATE_DIRECTORY if a service manager set that; else /var/lib/busd for
-    root, $XDG_STATE_HOME/busd (~/.local/state) for other users, %LOCALAPPDATA%/busd on Windows.
-    """
-    given = environ.get("STATE_DIRECTORY", "").partition(os.pathsep)[0]
-    if os.path.isabs(given):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "busd")
-    if os.geteuid() == 0:
-        return Path("/var/lib/busd")
-    state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
-    if state.startswith("/"):
-        return Path(state, "busd")
-    return Path(home, ".local", "state", "busd") if home.startswith("/") else Path(f"/tmp/busd-{os.geteuid()}")
-
-
-def state_folder(state: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The folder for jobs and audit: as ``state`` says; of an empty one, ``deletion`` in `default_state`; None for None
-    and "off". Raises ValueError if it is not absolute.
-    """
-    if state is None or state == "off":
-        return None
-    if not state:
-        return default_state(environ) / "deletion"
-    if not Path(state).is_absolute():
-        raise ValueError("state: it must be an absolute path, or off")
-    return Path(state)

@@ -58,7 +58,15 @@ def caller_of(call: Call) -> Caller:
     origin = call.origin
     if origin is None:
         return LOCAL
-    return _caller(origin)
+    global _latest
+    latest = _latest
+    if latest[0] is not origin:  # calls that came together share it
+        latest = _latest = origin, _caller(origin)
+    return latest[1]
+
+
+_latest: tuple[Origin | None, Caller] = (None, LOCAL)
+"""The origin that was read last, and the caller that it is. Replaced whole."""
 
 
 def _caller(origin: Origin) -> Caller:

@@ -5,6 +5,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from busclient.message import Content
 from busproto.envelope import unpack
 
 __all__ = ["PLAIN", "Codec", "explain"]
@@ -23,6 +24,19 @@ _MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
+_FLAT: Final = (
+    msgspec.inspect.NoneType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.StrType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.UnionType,
+    msgspec.inspect.StructType,
+    msgspec.inspect.Field,
+)
+"""Kinds of which a type's values are as deep as the type says, and whose decoder allocates no more than came."""
+
 _TEXTS: Final = (
     msgspec.inspect.AnyType,
     msgspec.inspect.DateTimeType,
@@ -37,7 +51,7 @@ class Codec(Generic[T]):
     values of a type are what its bytes say.
     """
 
-    __slots__ = ("_decode", "_has_times", "type")
+    __slots__ = ("_decode", "_flat", "_has_times", "type")
 
     def __init__(self, type: Any) -> None:
         kinds = _kinds(type)
@@ -46,6 +60,7 @@ class Codec(Generic[T]):
                 raise TypeError(f"{kind.cls.__name__} cannot travel; use a Struct, a dataclass or plain types")
         self.type = type
         self._decode = msgspec.msgpack.Decoder(type).decode
+        self._flat = all(isinstance(kind, _FLAT) for kind in kinds)
         self._has_times = any(isinstance(kind, _TEXTS) for kind in kinds)
 
     def encode(self, value: Any) -> bytes:
@@ -64,6 +79,21 @@ class Codec(Generic[T]):
     def read(self, value: Any) -> T:
         """The value of a payload that came from elsewhere and was decoded in bounds. Raises msgspec.ValidationError."""
         return msgspec.convert(value, self.type, builtin_types=PLAIN)  # type: ignore[no-any-return]
+
+    def read_content(self, content: Content, *, empty: bool = False) -> T:
+        """The value of a payload that came from elsewhere. Raises as `read`, and what `Content.payload` does.
+        ``empty``: None stands for a map with nothing in it.
+
+        Of a type that bounds its values itself they are decoded in one step, at half the cost; what does not go so
+        takes the way of all others, which knows why.
+        """
+        if self._flat and not content.headers:
+            try:
+                return self._decode(content.view)  # type: ignore[no-any-return]
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                pass
+        value = content.payload
+        return self.read({} if value is None and empty else value)
 
     def read_bytes(self, data: bytes | memoryview) -> T:
         """As `read`, of bytes. Raises BusError 6002 when they are not one value, or are too many."""

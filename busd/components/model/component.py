@@ -47,6 +47,7 @@ class Context:
         bus: the connection it has, if there is one.
         clock: what `time` and `sleep` go by; by default the system's monotonic clock. With a bus: the same as its.
         events: where events go when they are not published on ``bus``.
+        own_process: the process is there for this component alone, which may change what holds for all of it.
     """
 
     def __init__(
@@ -56,9 +57,12 @@ class Context:
         *,
         clock: Clock | None = None,
         events: LocalEvents | None = None,
+        own_process: bool = False,
     ) -> None:
         self.bus: Final = bus
         """The bus, for calls and subscriptions of its own; None when it runs without one."""
+        self.own_process: Final = own_process
+        """Whether the process is there for this component alone."""
         self.statistics: Final = {name: OperationStatistics() for name in compile_operations(component)}
         """Of each request and stream, by name."""
         self._clock: Final = LoopClock() if clock is None else clock
@@ -126,7 +130,7 @@ class Component:
     async def run(self) -> None:
         """Work in the background while it serves, until cancelled. An exception is a failure of the component."""
 
-    def leave(self) -> None:
+    def draining(self) -> None:
         """It is to take no more calls: end what would keep those that are here from ending, above all streams that
         last. Must not block. Callers see such a stream end early, and call again. ``run`` may be begun anew after it.
         """

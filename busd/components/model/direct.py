@@ -80,7 +80,7 @@ class DirectRoute:
     async def close(self) -> None:
         """Take no more calls, wait for those that are under way (each has its deadline), and close what is open."""
         self.closed = True
-        self.component.leave()
+        self.component.draining()
         while self.steps:
             await self.idle.wait()
         for parts in list(self.streams):

@@ -138,7 +138,7 @@ async def invoke_stream(
 
 
 def _arguments(operation: Operation, value: Any, call: Call | None) -> dict[str, Any]:
-    return operation.read(value if call is None else call.payload)
+    return operation.read(value) if call is None else operation.read_call(call)
 
 
 def _is_its_own(error: asyncio.CancelledError) -> bool:

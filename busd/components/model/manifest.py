@@ -19,7 +19,7 @@ Placement = Literal["host", "soc", "guest"]
 PLACEMENTS: Final[tuple[Placement, ...]] = get_args(Placement)
 
 LIFECYCLE: Final = frozenset(
-    {"context", "hand_over", "health", "leave", "manifest", "run", "start", "stop", "take_over"}
+    {"context", "draining", "hand_over", "health", "manifest", "run", "start", "stop", "take_over"}
 )
 """Names of a component that are not its operations'."""
 

@@ -134,7 +134,7 @@ def decoded(operation: Operation, reply: Reply) -> Any:
     Raises `ErrorReply` 3007 when it is none of this operation, and BusError 6002 when it cannot be decoded.
     """
     try:
-        return operation.output.read(reply.payload)
+        return operation.output.read_content(reply)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ErrorReply.from_body(operation.broken(explain(error)).body()) from None
 

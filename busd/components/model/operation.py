@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from busclient import Call
 from busd.components.model.codec import Codec, explain
 from busproto.envelope import unpack
 from busproto.errors import BusError, Code
@@ -98,6 +99,13 @@ class Operation:
         """
         try:
             return _fields(self.input.read({} if value is None else value))
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise self.invalid(explain(error)) from None
+
+    def read_call(self, call: Call) -> dict[str, Any]:
+        """As `read`, of what came over a bus."""
+        try:
+            return _fields(self.input.read_content(call, empty=True))
         except (msgspec.ValidationError, RecursionError) as error:
             raise self.invalid(explain(error)) from None
 

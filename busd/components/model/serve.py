@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final, Self
 
 from busclient import Bus, Call, Handler, Reply, Service
+from busclient.message import NO_ORIGIN
 from busd.components.model.caller import caller_of
 from busd.components.model.component import Component
 from busd.components.model.invoke import invoke, invoke_stream
@@ -61,7 +62,7 @@ def handler(component: Component, operation: Operation) -> Handler:
 
     async def request(call: Call) -> Reply:
         data, _ = await invoke(component, operation, caller=caller_of(call), call=call)
-        return Reply(data=data)
+        return Reply.received(data, None, NO_ORIGIN)  # as Reply(data=data), without its questions: a third of the time
 
     async def stream(call: Call) -> AsyncIterator[Reply]:
         parts = invoke_stream(component, operation, caller=caller_of(call), call=call)

@@ -200,6 +200,7 @@ async def _attached(component: type[Component], config: Mapping[str, Any], optio
                 bus,
                 options.instance or secrets.token_hex(6),
                 standby=options.standby,
+                own_process=True,
             ),
             bus,
             until_eof=options.until_eof,

@@ -87,6 +87,7 @@ class Runner:
         standby: start anew after `stop` instead of ending.
         clock: what bounds go by; by default the system's. The same as the bus's.
         usage: measures this process.
+        own_process: as of `Context`.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Runner:
         standby: bool = False,
         clock: Clock | None = None,
         usage: Usage | None = None,
+        own_process: bool = False,
     ) -> None:
         self.manifest = component.manifest
         self.instance = instance
@@ -117,7 +119,7 @@ class Runner:
         self._kind = component
         self._config = config
         self._bus = bus
-        self.context = Context(component, bus, clock=clock)
+        self.context = Context(component, bus, clock=clock, own_process=own_process)
         """What each of its components gets: figures of operations go on from one to the next."""
         self._since = self.context.time()
         self._component: Component | None = None
@@ -269,7 +271,7 @@ class Runner:
 
         async def empty() -> bytes | None:
             nonlocal missing
-            self._tell_to_leave(component)
+            self._tell_draining(component)
             await self._leave()
             missing = lambda: "run() did not end"  # noqa: E731
             await self._end_background()
@@ -348,9 +350,9 @@ class Runner:
         elif (error := task.exception()) is not None:
             self.fail("run", error)
 
-    def _tell_to_leave(self, component: Component) -> None:
+    def _tell_draining(self, component: Component) -> None:
         try:
-            component.leave()
+            component.draining()
         except Exception:
             _log.exception("leave of component %s failed", self.manifest.component)
 
@@ -381,7 +383,7 @@ class Runner:
         """No offers, no ``run``, no component. Raises nothing."""
         component, self._component = self._component, None
         if component is not None:
-            self._tell_to_leave(component)
+            self._tell_draining(component)
         if not await self._try(ANSWER_SECONDS, self._leave(), self._in_flight):
             for offers in list(self._leaving.values()):
                 await self._try(CANCEL_SECONDS, offers.close(cancel=True), self._in_flight)

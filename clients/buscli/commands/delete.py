@@ -4,8 +4,8 @@ from argparse import Namespace
 from typing import Final
 
 from buscli import deletionvalues, values
-from buscli.exits import MEANINGS, Exit
-from buscli.table import Argument, Command, Example
+from buscli.exits import Exit
+from buscli.table import Argument, Command, Example, exits
 
 LIST_JOBS: Final = 100
 """Jobs that ``list`` shows without ``--limit``."""
@@ -26,12 +26,17 @@ _BYTE_RATE: Final = Argument(
 )
 
 
-def _exits(*without: Exit) -> tuple[tuple[int, str], ...]:
-    """All codes but some: what ends only after a job has ended has those of deletions, too."""
-    return tuple((int(code), meaning) for code, meaning in MEANINGS.items() if code not in without)
+_ENDS: Final = (
+    Exit.STAYS,
+    Exit.PARKED,
+    Exit.CANCELLED,
+    Exit.REFUSED,
+    Exit.CHANGED,
+    Exit.LIMIT,
+    Exit.NO_SUCH,
+)
+"""How a command can end that sees a job's end."""
 
-
-_ENDS: Final = (Exit.STAYS, Exit.PARKED, Exit.CANCELLED, Exit.REFUSED, Exit.CHANGED, Exit.LIMIT)
 
 COMMAND = Command(
     name="delete",
@@ -105,7 +110,7 @@ not, and whole in a second field, path_bytes.""",
         Example("bus delete ./node_modules --local --yes", "without a node"),
     ),
     impact="rw",
-    exits=_exits(),
+    exits=exits(*_ENDS),
     actions=(
         Command(
             name="delete list",
@@ -128,7 +133,6 @@ not, and whole in a second field, path_bytes.""",
                 Example("bus delete list --all | jq -r 'select(.state == \"failed\").job'", "what has failed"),
                 Example("bus delete list --local /srv/work", "what --local left there"),
             ),
-            exits=_exits(*_ENDS, Exit.NO_SUCH),
         ),
         Command(
             name="delete watch",
@@ -138,7 +142,7 @@ As bus delete PATH does, with the same exit codes. It ends, too, when the job wa
 use, or for the end of its grace. Ctrl-C leaves the job alone.""",
             arguments=(_JOB,),
             examples=(Example("bus delete watch 9f2c41d07b", "how far it is"),),
-            exits=_exits(),
+            exits=exits(*_ENDS),
         ),
         Command(
             name="delete report",
@@ -149,7 +153,7 @@ use, or for the end of its grace. Ctrl-C leaves the job alone.""",
                 Example("bus delete report 9f2c41d07b", "all about it"),
                 Example("bus delete report 9f2c41d07b | jq -r '.failures[] | [.error, .path] | @tsv'", "what failed"),
             ),
-            exits=_exits(*_ENDS),
+            exits=exits(Exit.NO_SUCH),
         ),
         Command(
             name="delete pause",
@@ -158,7 +162,7 @@ use, or for the end of its grace. Ctrl-C leaves the job alone.""",
             arguments=(_JOB,),
             examples=(Example("bus delete pause 9f2c41d07b", "for now"),),
             impact="rw",
-            exits=_exits(*_ENDS),
+            exits=exits(Exit.NO_SUCH),
         ),
         Command(
             name="delete resume",
@@ -172,7 +176,7 @@ and shows how far it is, with the exit codes of bus delete PATH.""",
                 Example("bus delete resume 9f2c41d07b --local /srv/work", "with what Ctrl-C has left"),
             ),
             impact="rw",
-            exits=_exits(),
+            exits=exits(*_ENDS),
         ),
         Command(
             name="delete change",
@@ -189,7 +193,7 @@ and shows how far it is, with the exit codes of bus delete PATH.""",
                 Example("bus delete change 9f2c41d07b --unlimited", "as fast as the neighbours bear"),
             ),
             impact="rw",
-            exits=_exits(*_ENDS),
+            exits=exits(Exit.NO_SUCH),
         ),
         Command(
             name="delete cancel",
@@ -213,7 +217,7 @@ place, if that is still free. abandon: what is left stays where it is, and the r
                 Example("bus delete cancel 9f2c41d07b --how restore", "and put back what is left"),
             ),
             impact="rw",
-            exits=_exits(*_ENDS),
+            exits=exits(Exit.NO_SUCH),
         ),
         Command(
             name="delete undelete",
@@ -222,14 +226,13 @@ place, if that is still free. abandon: what is left stays where it is, and the r
             arguments=(_JOB, _LOCAL_DIRECTORY),
             examples=(Example("bus delete undelete 9f2c41d07b", "that was a mistake"),),
             impact="rw",
-            exits=_exits(*_ENDS),
+            exits=exits(Exit.NO_SUCH),
         ),
         Command(
             name="delete roots",
             help="list the directories below which you may delete",
             description="Their ids and limits. Only the node itself is told their paths.",
             examples=(Example("bus delete roots", "where one may delete"),),
-            exits=_exits(*_ENDS, Exit.NO_SUCH),
         ),
     ),
 )
