@@ -23,7 +23,7 @@ run: $(VENV)/.installed-run  ## start a node with this machine's telemetry, show
 	@$(BIN)/python -m busd.demo
 
 test: $(VENV)/.installed-dev  ## run every test (several minutes): those that measure time alone, the others two at a time
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone"
 	@$(BIN)/python -m pytest -q -m alone
 
 check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated files

@@ -20,7 +20,8 @@ START_SECONDS = 20.0
 
 def environment(**variables: str) -> dict[str, str]:
     """An environment in which this checkout's code is found, and no configuration but what is given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BUSD_", "BUS_", "XDG_"))}
+    ours = ("BUSD_", "BUS_", "XDG_", "COLUMNS", "LINES")  # a terminal says itself how wide it is
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = os.pathsep.join(str(ROOT / room) for room in ("schemas", "clients", ""))
     return {**kept, "PYTHONPATH": path, **variables}
 

@@ -151,6 +151,7 @@ def test_the_traffic_that_the_readme_shows_is_what_make_run_prints(tmp_path: Pat
         "README.md",
         "CONTRIBUTING.md",
         "tests/README.md",
+        "busd/components/cache/README.md",
         "busd/components/deletion/README.md",
         "busd/components/telemetry/README.md",
     ],

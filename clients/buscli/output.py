@@ -4,6 +4,7 @@ Everything that came from the bus may have been written by a hostile guest, so n
 terminal: `printable` and `json_text` escape them.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -103,7 +104,8 @@ class Output:
 
     def note(self, text: str) -> None:
         """A line on standard error: what a user must know that is not the result."""
-        self._stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # who still reads this one is to be told; the other is met again
+            self._stdout.flush()
         self._stderr.write(f"{printable(text)}\n")
         self._stderr.flush()
 

@@ -8,8 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from busd.components.deletion.adaptive import CEILING, FIRST, FLOOR, PERIOD_SECONDS, Controller, Decision, Thresholds
+from busd.components.deletion.adaptive import (
+    CEILING,
+    FIRST,
+    FLOOR,
+    OTHERS,
+    OTHERS_SECONDS,
+    PERIOD_SECONDS,
+    POLITE,
+    UNKNOWN_SECONDS,
+    Controller,
+    Decision,
+    Thresholds,
+)
 from busd.components.deletion.canary import CANARY_NAME, Canary, Pressure
+from busd.components.deletion.flushes import Flushes
 from busd.components.deletion.gates import Gates
 from busd.components.deletion.governor import Governor
 from tests.support import wait_until
@@ -119,6 +132,58 @@ def test_it_settles_near_what_the_disk_bears() -> None:
     mean = sum(made) / len(made)
     assert 1500 <= mean <= 5000, mean
     assert sum(rate > 8000 for rate in made) <= 0.05 * len(made)
+
+
+class Quick:
+    """A disk whose fsyncs are quick, so that the canary writes ten times a second."""
+
+    def __init__(self, felt: Callable[[float, int], float]) -> None:
+        """``felt``: seconds of an fsync, by files a second and its number."""
+        self.controller = Controller()
+        self.felt = felt
+        self.now, self.number = 100.0, 0
+        for _ in range(5):
+            self.now += 0.001
+            self._write(0.0)
+        self.rate = self.controller.decide(self.now).files_per_second
+
+    def run(self, seconds: float, most: float = 40_000.0) -> list[float]:
+        """The rates; it removes ``most`` at most."""
+        made = []
+        for _ in range(round(seconds / PERIOD_SECONDS)):
+            used = min(self.rate, most)
+            for _ in range(5):
+                self.now += PERIOD_SECONDS / 5
+                self._write(used)
+            self.controller.took(round(used * PERIOD_SECONDS), 0.001)
+            self.rate = self.controller.decide(self.now).files_per_second
+            made.append(min(self.rate, most))
+        return made
+
+    def _write(self, rate: float) -> None:
+        self.number += 1
+        self.controller.canary(self.felt(rate, self.number), self.now)
+
+
+def test_on_a_quick_disk_a_few_milliseconds_are_slow() -> None:
+    disk = Quick(lambda rate, _: 0.0003 if rate <= 8000 else 0.006)
+    disk.run(20.0)
+    made = disk.run(60.0)
+    assert 3000 <= sum(made) / len(made) <= 9000
+    assert max(made) <= 16_000
+
+
+def test_one_slow_fsync_in_ten_is_no_sign() -> None:
+    disk = Quick(lambda _, number: 0.03 if number % 10 == 0 else 0.0003)
+    assert min(disk.run(30.0)[1:]) == 40_000.0
+
+
+def test_what_is_slow_whatever_we_do_costs_little() -> None:
+    """Beside programs that keep the processors busy, from some time on."""
+    disk = Quick(lambda _, number: 0.0003 if number < 60 else 0.006)
+    disk.run(30.0)
+    made = disk.run(30.0)
+    assert min(made) >= 10_000
 
 
 def test_own_latency_speaks_at_the_95th_percentile() -> None:
@@ -243,6 +308,19 @@ def test_a_canary_writes_measures_and_leaves_nothing(directory: int, tmp_path: P
     assert canary.problem == ""
     if before:
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_quick_canary_writes_five_times_before_the_job_begins_and_then_ten_times_a_second(directory: int) -> None:
+    canary = Canary(directory, sync=lambda file: None)
+    canary.start()
+    try:
+        first = canary.recent()
+        assert len(first) == 5
+        assert canary.recent() == first[-1:]
+        wait_until(lambda: (canary.read() or first[-1])[0] > first[-1][0])
+        assert (canary.read() or first[-1])[0] - first[-1][0] >= 0.09
+    finally:
+        canary.stop()
 
 
 def test_a_canary_that_hangs_says_so_and_can_be_left(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,4 +452,93 @@ def test_a_governor_hears_its_file_systems_batches() -> None:
         gate.left(10, 5.0)
     now = 0.5
     assert governor.decide().why == "own latency"
+    governor.stop()
+
+
+# Neighbours who fsync
+
+
+def test_beside_somebody_who_waits_for_the_disk_it_is_polite_at_once_and_for_a_while() -> None:
+    disk = Disk()
+    disk.run(10.0)
+    assert disk.rate == CEILING
+    disk.controller.others(OTHERS - 0.1, disk.now)
+    assert disk.controller.decide(disk.now).files_per_second == CEILING
+    disk.controller.others(OTHERS, disk.now)
+    assert disk.controller.decide(disk.now) == Decision(POLITE, "neighbours"), "not only with the next decision"
+    disk.run(OTHERS_SECONDS - PERIOD_SECONDS)
+    assert disk.decision == Decision(POLITE, "neighbours")
+    disk.run(PERIOD_SECONDS)
+    assert disk.rate > POLITE
+
+
+def test_until_somebody_has_looked_it_is_as_if_others_were_there() -> None:
+    controller = Controller()
+    controller.unknown(0.0)
+    assert controller.decide(0.0) == Decision(POLITE, "neighbours")
+    assert controller.decide(UNKNOWN_SECONDS).files_per_second == FIRST
+
+
+def test_where_nobody_waits_an_fsync_that_is_slow_beside_us_is_nobodys() -> None:
+    disk = Quick(lambda rate, _: 0.0003 if rate <= 8000 else 0.006)
+    disk.controller.others(0.0, disk.now)
+    disk.run(10.0)
+    assert disk.rate >= 100_000
+    disk.controller.others(OTHERS, disk.now)
+    disk.run(2.0)
+    assert disk.rate <= POLITE
+
+
+def test_a_limit_below_that_stays_the_reason() -> None:
+    controller = Controller(limit=100.0)
+    controller.others(50.0, 0.0)
+    assert controller.decide(0.0) == Decision(100.0, "limit")
+    controller.limit = POLITE * 2
+    assert controller.decide(0.0) == Decision(POLITE, "neighbours")
+    controller.limit = 0
+    assert controller.decide(0.0) == Decision(0.0, "paused")
+
+
+def diskstats(path: Path, flushes: int, *, device: str = "8 1") -> str:
+    """A file as /proc/diskstats, with two devices; its path."""
+    rest = " ".join(["7"] * 15)
+    path.write_text(f"   8       0 sda {rest} 999 5\n   {device.replace(' ', '       ')} sda1 {rest} {flushes} 5\n")
+    return str(path)
+
+
+def test_flushes_are_those_of_the_device(tmp_path: Path) -> None:
+    device = os.makedev(8, 1)
+    path = tmp_path / "diskstats"
+    assert Flushes(device, diskstats(path, 42)).read() == 42
+    assert Flushes(os.makedev(8, 2), str(path)).read() is None
+    assert Flushes(device, diskstats(path, 0)).read() is None, "it has nothing to flush, and is not asked to"
+    path.write_text("   8       1 sda1 1 2 3\n")  # Linux before 5.5
+    assert Flushes(device, str(path)).read() is None
+    path.write_text("   8       1 sda1 " + " ".join(["x"] * 17) + "\n")
+    assert Flushes(device, str(path)).read() is None
+    assert Flushes(device, str(tmp_path / "absent")).read() is None
+
+
+def test_a_governor_hears_others_and_not_its_own_canary(tmp_path: Path, directory: int) -> None:
+    gates, now, path = Gates(), 0.0, tmp_path / "diskstats"
+    canary = Canary(directory)
+    flushes = Flushes(os.makedev(8, 1), diskstats(path, 1000))
+    governor = Governor(gates, gates.system(1), Controller(), canary=canary, flushes=flushes, clock=lambda: now)
+    count = 1000
+    for number in range(1, 12):
+        now = number / 10
+        if number % 3 == 0:
+            canary.writes += 1
+        count += 3 * (number % 3 == 1)  # they come late
+        diskstats(path, count)
+        assert governor.decide().files_per_second >= FIRST, "all of them were the canary's"
+    diskstats(path, count + 50)
+    now = 1.2
+    assert governor.decide().files_per_second >= FIRST, "once is not somebody who waits"
+    for number in range(13, 24):
+        now, count = number / 10, count + 1
+        diskstats(path, count + 50)
+        governor.decide()
+    assert governor.decide() == Decision(POLITE, "neighbours")
+    canary.stop()
     governor.stop()

@@ -543,3 +543,17 @@ def test_real_threads_keep_a_rate_share_it_and_leave_nothing_behind() -> None:
     assert gates.system(1).in_flight == 0
     for gate in jobs.values():
         gate.close()
+
+
+def test_a_batch_is_small_where_the_rate_is_low() -> None:
+    gates = Gates()
+    with gates.open("a", 1) as gate:
+        assert gate.batch() == 256
+        gates.change(gates.system(1), files_per_second=4000.0)
+        assert gate.batch() == 32
+        gates.change(gates.tenant("a"), files_per_second=1e6)
+        assert gate.batch() == 32, "the lowest of the rates"
+        gate.change(files_per_second=10.0)
+        assert gate.batch() == 16
+        gate.change(files_per_second=0)
+        assert gate.batch() == 32, "nothing begins: what counts is what comes after"

@@ -258,6 +258,9 @@ class Recorder:
         self._cancel_after = cancel_after
         self._lock = threading.Lock()
 
+    def batch(self) -> int:
+        return 256
+
     def enter(self, files: int, size: int) -> None:
         with self._lock:
             if self._cancel_after is not None and len(self.batches) >= self._cancel_after:

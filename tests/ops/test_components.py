@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -73,7 +74,11 @@ class House:
         self.configure(value=7)
 
     def publish_code(self, version: str) -> None:
-        (self.code / "gauge.py").write_text(GAUGE.format(version=version))
+        file = self.code / "gauge.py"
+        file.write_text(GAUGE.format(version=version))
+        # Bytecode is that of a file of this size and second: one that was replaced within a second would not be seen.
+        written = int(float(version) * 1000)
+        os.utime(file, (written, written))
 
     def configure(self, restarts: int = 5, **config: object) -> None:
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())

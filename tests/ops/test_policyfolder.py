@@ -30,6 +30,12 @@ RULE = "allow call a from guest\n"
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a short path: problems name whole paths only up to a length."""
+    return tmp_path_factory.mktemp("p")
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "policy.d"
     path.mkdir()

@@ -93,7 +93,7 @@ class Cache:
         limit = self.settings.bytes_limit
         full = len(self._tenants) + len(self._opaque) >= self.settings.tenants_limit
         if share is None or full or (limit is not None and self._promised + share.quota > limit):
-            raise BusError(Code.CACHE_TENANT_UNKNOWN, tenant=ascii(name)[1:41])
+            raise BusError(Code.CACHE_TENANT_UNKNOWN, tenant=ascii(name)[1:-1][:40])
         return share
 
     def tenant(self, name: str) -> TenantCache:

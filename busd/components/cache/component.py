@@ -426,7 +426,7 @@ class EncryptedCache(Component):
         if not tenant or tenant == own:
             return own
         if own != NODE or tenant not in self._opened().tenants():
-            raise BusError(Code.CACHE_TENANT_UNKNOWN, tenant=ascii(tenant)[1:41])
+            raise BusError(Code.CACHE_TENANT_UNKNOWN, tenant=ascii(tenant)[1:-1][:40])
         return tenant
 
     def _held(self, tenant: str) -> list[TenantCache | OpaqueCache]:

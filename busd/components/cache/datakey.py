@@ -325,5 +325,5 @@ def tenant_bytes(tenant: str) -> bytes:
     except UnicodeEncodeError:
         encoded = b""
     if not 1 <= len(encoded) <= MAX_TENANT:
-        raise BusError(Code.CACHE_TENANT_UNKNOWN, tenant=ascii(tenant)[1:41])
+        raise BusError(Code.CACHE_TENANT_UNKNOWN, tenant=ascii(tenant)[1:-1][:40])
     return encoded

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar, overload
 
@@ -68,7 +69,8 @@ class TenantCache:
         self._most: Final = settings.name_limit
         self._flags: Final = flags_of(named=settings.keep_names, padding=settings.padding)
         self._on_security = on_security
-        self._generation = itertools.count(1).__next__
+        # Not from 1: a token from before a shred or a restart must match nothing that came after it.
+        self._generation = itertools.count(1 + secrets.randbits(48)).__next__
         self._flights = Flights(self._next_generation)
         self._resealed = 0
 

@@ -5,6 +5,7 @@ import re
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -16,7 +17,23 @@ CANARY_NAME: Final = b".busd-canary"
 without one, and so would never be slow."""
 
 PERIOD_SECONDS: Final = 1.0
-"""Between two writes: often enough to answer within 2 s, and 4 KiB a second harms nobody."""
+"""Between two writes, at most: often enough to answer within 2 s."""
+
+SHARE: Final = 20
+"""Times what the last write took, the next one begins: it takes a twentieth of the disk's time, and harms nobody."""
+
+SHORTEST_SECONDS: Final = 0.4
+"""Between two writes, at least: five in two seconds, so that one that is slow by accident is one of several. Another's
+fsync at the same time waits for ours."""
+
+ALONE: Final = 5
+"""Writes at once to begin with: how long they take before anybody removes anything is what the others are held to."""
+
+ALONE_SECONDS: Final = 0.25
+"""To wait for these: more than they take on a hard disk that is not busy."""
+
+KEPT: Final = 64
+"""Figures kept until they are asked for."""
 
 BLOCK: Final = 4096
 """A page: what a database's log writes at least."""
@@ -31,34 +48,41 @@ _SOME: Final = re.compile(rb"^some .*?\bavg10=([0-9]{1,3}(?:\.[0-9]{1,4})?)\b", 
 
 
 class Canary:
-    """A thread that writes and fsyncs 4 KiB in a directory, once a second, and times that.
+    """A thread that writes and fsyncs 4 KiB in a directory, twice to once a second, and times that.
 
     Attributes:
         problem: why there are no figures ("No space left on device"); empty while there are.
+        writes: so many have begun.
     """
 
     def __init__(
         self,
         directory: int,
         *,
-        period: float = PERIOD_SECONDS,
+        period: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         sync: Callable[[int], None] = os.fsync,
     ) -> None:
-        """``directory`` is duplicated. Raises OSError when it cannot be."""
+        """``directory`` is duplicated; ``period``: seconds between two writes, whatever they take. Raises OSError when
+        it cannot be duplicated.
+        """
         self.problem = ""
+        self.writes = 0
         self._directory = os.dup(directory)
         self._period = period
         self._clock = clock
         self._sync = sync
         self._last: tuple[float, float] | None = None
+        self._new: deque[tuple[float, float]] = deque(maxlen=KEPT)
         self._running: float | None = None
         self._stop = threading.Event()
+        self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deletion-canary", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first figure is there after the first write."""
+        """Begin. Returns after the first five writes, or 0.25 s: the job that it is for begins then."""
         self._thread.start()
+        self._settled.wait(ALONE_SECONDS)
 
     def stop(self) -> None:
         """End, and remove the file. Returns after 2 s also when a write does not return."""
@@ -78,6 +102,14 @@ class Canary:
             return running, self._clock() - running
         return last
 
+    def recent(self) -> list[tuple[float, float]]:
+        """The writes since this was last asked, each as `read` has it; at the end one that lasts, as there."""
+        found = [self._new.popleft() for _ in range(len(self._new))]
+        now = self.read()
+        if now is not None and (not found or found[-1] != now):
+            found.append(now)
+        return found
+
     def _run(self) -> None:
         file = -1
         try:
@@ -92,13 +124,16 @@ class Canary:
                     # No figure is no good news and no bad: the controller has its other signs.
                     self.problem = error.strerror or str(error)
                     self._last = None
+                    self._new.clear()
                     if file >= 0:
                         os.close(file)
                         file = -1
                 finally:
                     self._running = None
                 turn += 1
-                self._stop.wait(self._period)
+                if turn >= ALONE or self._last is None or self._period is not None:
+                    self._settled.set()
+                    self._stop.wait(self._pause())
         finally:
             if file >= 0:
                 os.close(file)
@@ -120,11 +155,18 @@ class Canary:
 
     def _measure(self, file: int, turn: int) -> None:
         block = bytes([turn % 256]) * BLOCK  # what changes must be written
+        self.writes += 1
         began = self._running = self._clock()
         os.lseek(file, 0, os.SEEK_SET)
         os.write(file, block)
         self._sync(file)
         self._last = (began, self._clock() - began)
+        self._new.append(self._last)
+
+    def _pause(self) -> float:
+        if self._period is not None or self._last is None:
+            return self._period or PERIOD_SECONDS
+        return min(PERIOD_SECONDS, max(SHORTEST_SECONDS, SHARE * self._last[1]))
 
     def _close(self) -> None:
         directory, self._directory = self._directory, -1

@@ -1,11 +1,14 @@
 """What stands between a walker and the disk: asked once for each batch, from any of its threads."""
 
 import threading
-from typing import Protocol
+from typing import Final, Protocol
 
 from busd.components.deletion.cancelled import Cancelled
 
-__all__ = ["Gate", "OpenGate"]
+__all__ = ["MOST", "Gate", "OpenGate"]
+
+MOST: Final = 256
+"""Files of a batch; more save nothing, and cannot be stopped so soon."""
 
 
 class Gate(Protocol):
@@ -16,6 +19,10 @@ class Gate(Protocol):
 
         Raises Cancelled when the job is to end.
         """
+        ...
+
+    def batch(self) -> int:
+        """Most files that a batch should have at this time: at a low rate a large one is a stall for the neighbours."""
         ...
 
     def left(self, files: int, seconds: float) -> None:
@@ -36,6 +43,9 @@ class OpenGate:
     def enter(self, files: int, size: int) -> None:
         if self._cancelled.is_set():
             raise Cancelled
+
+    def batch(self) -> int:
+        return MOST
 
     def left(self, files: int, seconds: float) -> None:
         pass

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from busd.components.deletion.adaptive import Controller
 from busd.components.deletion.canary import Canary, Pressure
+from busd.components.deletion.flushes import Flushes
 from busd.components.deletion.gates import Gates
 from busd.components.deletion.governor import Governor
 from busd.components.deletion.ground import CannotBury, enter
@@ -53,7 +54,9 @@ class Governors:
         system = self._gates.system(root.device)
         with _ground(root) as directory:
             canary = None if directory is None else Canary(directory)
-        return Governor(self._gates, system, Controller(), canary=canary, pressure=Pressure())
+        return Governor(
+            self._gates, system, Controller(), canary=canary, pressure=Pressure(), flushes=Flushes(root.device)
+        )
 
 
 @contextlib.contextmanager

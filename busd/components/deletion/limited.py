@@ -39,6 +39,10 @@ class Limited:
             self._bytes += size
         self._gate.enter(files, size)
 
+    def batch(self) -> int:
+        """As `Gate.batch`."""
+        return self._gate.batch()
+
     def left(self, files: int, seconds: float) -> None:
         """As `Gate.left`."""
         self._gate.left(files, seconds)

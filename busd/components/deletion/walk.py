@@ -321,7 +321,7 @@ class Removal:
 
     def _remove(self, hand: Hand, node: Node, names: list[str], *, leaf: bool) -> list[str]:
         """Remove ``names`` in batches; returns those that are directories. Half goes to a worker that has nothing."""
-        size = self._options.batch
+        size = min(self._options.batch, self._gate.batch())
         if len(names) + leaf <= size:
             if not names:
                 return []
