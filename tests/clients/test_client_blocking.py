@@ -21,8 +21,9 @@ from tests.support import RunningNode, environment, wait_until
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     """What is entered with ``with`` is gone after it."""
+    before = set(threading.enumerate())
     yield
-    wait_until(lambda: [thread.name for thread in threading.enumerate()] == ["MainThread"], 5, what="threads to end")
+    wait_until(lambda: set(threading.enumerate()) <= before, 5, what="threads to end")
 
 
 @pytest.fixture
