@@ -12,9 +12,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	done)
 
 SECONDS ?= 100
+MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-cache bench-deletion bench-hostile fuzz clean
+.PHONY: help run test check format bench bench-cache bench-deletion bench-hostile fuzz soak wheel man clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,8 +23,8 @@ help:  ## list the commands
 run: $(VENV)/.installed-run  ## start a node with this machine's telemetry, show its traffic until Ctrl-C
 	@$(BIN)/python -m busd.demo
 
-test: $(VENV)/.installed-dev  ## run every test (several minutes): those that measure time alone, the others two at a time
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone"
+test: $(VENV)/.installed-dev  ## run every test (several minutes): those that measure time alone, the others three at a time
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
 	@$(BIN)/python -m pytest -q -m alone
 
 check: $(VENV)/.installed-dev  ## format, lint, types, layers, generated files
@@ -58,11 +59,21 @@ fuzz: $(VENV)/.installed-dev  ## fuzz every decoder for SECONDS each (default 10
 	@seed=$${SEED:-$$(date +%s)}; echo "seed $$seed; the same again: make fuzz SEED=$$seed"; \
 	BUSD_FUZZ_SECONDS=$(SECONDS) BUSD_FUZZ_SEED=$$seed $(BIN)/python -m pytest -q -s -o faulthandler_timeout=0 tests/fuzz
 
+soak: $(VENV)/.installed-dev  ## keep a node busy for MINUTES (default 30) and see that nothing grew or was left; SEED=N: as before
+	@$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --json bench-results/soak.json
+
+wheel: $(VENV)/.installed-dev  ## build the wheel and the source archive into dist/
+	@$(BIN)/python -m hatchling build
+
+man: $(VENV)/.installed-dev  ## write the manual pages of bus and busd into build/man/
+	@$(BIN)/bus man --dir build/man
+	@$(BIN)/busd man --dir build/man
+
 clean:  ## remove what make made, .venv included
 	rm -rf $(VENV) build dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# -- the virtual environment: stamps say what is installed, and pyproject.toml when that is out of date ---------------
+# -- the virtual environment: stamps say what is installed, and pyproject.toml, or the version, when that is out of date 
 
 $(VENV)/.made:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -76,12 +87,12 @@ $(VENV)/.made:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.installed-run: pyproject.toml | $(VENV)/.made
+$(VENV)/.installed-run: pyproject.toml busd/__init__.py | $(VENV)/.made
 	@echo "installing busd into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --editable '.[node,cli]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
+$(VENV)/.installed-dev: pyproject.toml busd/__init__.py | $(VENV)/.made
 	@echo "installing busd and its test tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --editable '.[node,cli]' --group dev
 	@touch $@ $(VENV)/.installed-run

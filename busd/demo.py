@@ -35,6 +35,7 @@ COMMANDS: Final = (
     ("""pub demo.hello '{"n": 1}'""", "say something; it shows up here"),
     ("inspect host-1", "all about one endpoint"),
     ("component list", "the node's components, and how each is"),
+    ("top", "who sends and gets how much; q ends it"),
 )
 """What a newcomer types next, and why."""
 
@@ -53,7 +54,7 @@ class DemoNode(Node):
     async def start(self) -> None:
         """Start the node, then say what to type next and show the traffic."""
         await super().start()
-        self._traffic = asyncio.create_task(show(self.url))
+        self._traffic = asyncio.create_task(show(self.url, self.statistics().addresses.get("http", "")))
         self._traffic.add_done_callback(_end)
 
     async def stop(self) -> None:
@@ -72,17 +73,21 @@ def _end(_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def instructions(url: str, default: str, programs: Path) -> str:
+def instructions(url: str, default: str, programs: Path, console: str = "") -> str:
     """What to type next on the bus at ``url``.
 
     Args:
         default: where ``bus`` would look by itself.
         programs: directory of the ``bus`` command.
+        console: where a browser sees the node; empty: nowhere.
     """
     here = Path.cwd()
     bus = programs / "bus"
     shown = shlex.quote(str(bus.relative_to(here) if bus.is_relative_to(here) else bus))
-    lines = [f"busd runs on {url} and carries this machine's telemetry.", "", f"In another terminal, in {here}:", ""]
+    lines = [f"busd runs on {url} and carries this machine's telemetry."]
+    if console.startswith("http:"):
+        lines.append(f"Its console, for a browser on this machine: {console}/")
+    lines += ["", f"In another terminal, in {here}:", ""]
     if url != default:
         lines.append(f"  export BUS_URL={shlex.quote(url)}")
     width = max(len(command) for command, _ in COMMANDS)
@@ -90,10 +95,10 @@ def instructions(url: str, default: str, programs: Path) -> str:
     return "\n".join([*lines, "", "Here is what passes through it. Ctrl-C ends it.", ""])
 
 
-async def show(url: str) -> None:
+async def show(url: str, console: str) -> None:
     """Print what to type next, then a line for each message: until cancelled, or until nobody reads what is printed."""
     try:
-        print(instructions(url, default_url(), Path(sys.executable).parent), flush=True)
+        print(instructions(url, default_url(), Path(sys.executable).parent, console), flush=True)
         async with (
             busclient.connect(url, component="demo", owner="you", purpose="prints the traffic of make run") as bus,
             bus.subscribe(">", gaps="yield", latest=True) as subscription,

@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
+import zmq
+
 from busd import __version__
 from busd.components.supervisor import Supervisor
 from busd.core.account import Rates
@@ -18,12 +20,14 @@ from busd.core.bus import Bus
 from busd.core.policy import Policy
 from busd.core.principal import BOUNDARIES
 from busd.core.quotas import Quotas
+from busd.core.statistics import BusStatistics
 from busd.core.tokenbucket import TokenBucket
 from busd.edge.acceptor import BACKLOG, Acceptor
 from busd.edge.admission import Admission, AdmissionStatistics
 from busd.edge.connection import LINGER_SECONDS
 from busd.edge.curve import CurveListener
 from busd.edge.curvestatistics import CurveStatistics
+from busd.edge.endpoints import EndpointAdministration
 from busd.edge.guests import Guests
 from busd.edge.identity import host_principal
 from busd.edge.inside import Inside
@@ -33,16 +37,20 @@ from busd.edge.pump import Pump, clock
 from busd.edge.vsock import VsockListener, listen_vsock
 from busd.nodebroker import NodeBroker
 from busd.nodecomponents import check_components, read_component, with_principal
+from busd.nodeconsole import NodeServices
 from busd.ops.address import TcpAddress
 from busd.ops.auditwriter import AuditWriter, open_audit
+from busd.ops.console.collector import Console
 from busd.ops.descriptors import Descriptors, raise_limit
 from busd.ops.explain import changed
+from busd.ops.facts import facts
 from busd.ops.garbage import Garbage
 from busd.ops.keyfolder import KeyFolder
 from busd.ops.keys import Config
 from busd.ops.lag import LoopLag
 from busd.ops.listen import HttpListener, open_listener
 from busd.ops.logs import LogLimiter, event
+from busd.ops.memory import Memory
 from busd.ops.policyadmin import PolicyAdmin, read_policy
 from busd.ops.rundir import RunDirectory, bind_unix, remove_socket
 from busd.ops.status import EdgeStatistics, NodeStatistics, State
@@ -72,6 +80,7 @@ class Node:
         self.config = config
         self._state = State.STARTING
         self._started = clock()
+        self._started_at = time.time()
         self._faults = LogLimiter(_log)
         self._lag = LoopLag()
         self._supervisor: Supervisor
@@ -88,6 +97,7 @@ class Node:
         self._policy: PolicyAdmin
         self._audit: AuditWriter | None = None
         self._http: HttpListener | None = None
+        self._console: Console | None = None
         self._resources = AsyncExitStack()
         self.bus: Bus
 
@@ -128,12 +138,17 @@ class Node:
             ),
             user_rates=Rates(denials=tenants.denials_per_second),
             require_manifest=config.manifest == "require",
+            tenants=config.metrics.tenants,
         )
+        self.bus.daemon = self._facts
         self._pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=config.busy_poll_us / 1e6)
         stack.callback(self._pump.stop)
         garbage = Garbage(lambda: self.bus.received_messages)
         garbage.start()
         stack.push_async_callback(garbage.stop)
+        memory = Memory()
+        memory.start()
+        stack.push_async_callback(memory.stop)
         await self._open_audit(stack)
         self._open_host(stack)
         self._open_guests(stack)
@@ -146,7 +161,8 @@ class Node:
             except ModuleNotFoundError as error:
                 reason = f"{error.name} is not installed; install 'busd[node]', or set this to off"
                 raise BusError(Code.CONFIG_INVALID, key="http.listen", where="", reason=reason) from None
-            server = http.HttpServer(self._http, self)
+            self._console = Console(self, lambda: NodeServices(self.url))
+            server = http.HttpServer(self._http, self, self._console)
             stack.push_async_callback(server.stop)
             await server.start()
         await self._start_components(stack)
@@ -241,6 +257,7 @@ class Node:
             **self._policy.services(),
             **self._guests.services(),
             **self._keys.services(),
+            **EndpointAdministration(self.bus, self._pump).services(),
             **with_principal(self._supervisor.services()),
         }
         self._inside = Inside(self.bus, self._pump, services, self._report)
@@ -282,6 +299,8 @@ class Node:
         """Let nobody in, tell everyone, let calls in flight finish within the grace, and close everything."""
         grace = self.config.drain.grace_seconds
         self._state = State.DRAINING
+        if self._console is not None:
+            await self._console.close()  # its calls are no reason to wait
         self._acceptor.stop()
         self._guests.stop()
         if self._soc is not None:
@@ -304,6 +323,10 @@ class Node:
         """The address that clients on this host attach to."""
         return f"unix://{self._run_dir.socket_path}"
 
+    def stuck_seconds(self) -> float:
+        """Since the loop's timers ran last: beyond a few tenths it is stuck."""
+        return self._lag.age()
+
     def statistics(self) -> NodeStatistics:
         """The figures of this moment."""
         addresses = {"host": self.url}
@@ -311,6 +334,7 @@ class Node:
             addresses["http"] = self._http.url
         if self._soc is not None:
             addresses["soc"] = self._soc.url
+        bus = self.bus.statistics()
         return NodeStatistics(
             node=self.config.node.name,
             version=__version__,
@@ -324,28 +348,38 @@ class Node:
             addresses=addresses,
             endpoints_limit=self.bus.quotas.endpoints,
             components={component.name: component for component in self._supervisor.statistics()},
-            bus=self.bus.statistics(),
+            bus=bus,
             throttled=self.bus.throttled(clock()),
             policy=self._policy.statistics(),
-            edge=self._edge_statistics(),
+            edge=self._edge_statistics(bus),
             lag=self._lag.statistics(),
             descriptors=self._descriptors,
             configured=changed(self.config),
             audit=None if self._audit is None else self._audit.statistics(),
             soc=None if self._soc is None else self._soc.statistics(),
-            unsupervised=self._unsupervised,
+            libzmq=zmq.zmq_version(),
+            unsupervised=self._unsupervised or self._supervisor.unheard,
         )
 
-    def _edge_statistics(self) -> EdgeStatistics:
+    def _facts(self) -> dict[str, Any]:
+        step = (time.time() - self._started_at) - (clock() - self._started)
+        return facts(self.statistics(), self.config, clock_step=step)
+
+    def _edge_statistics(self, bus: BusStatistics) -> EdgeStatistics:
+        handshaking = {boundary: each.handshaking for boundary, each in bus.boundaries.items()}
+        held = {boundary: each.held_bytes for boundary, each in bus.boundaries.items()}
         ways: list[AdmissionStatistics | CurveStatistics] = [self._host.statistics(), self._guests.statistics()]
         if self._soc is not None:
-            ways.append(self._soc.statistics())
+            soc = self._soc.statistics()
+            ways.append(soc)
+            # What holds bytes, or says nothing, there need not be a session yet: libzmq takes it in.
+            handshaking["soc"], held["soc"] = soc.handshaking, soc.held_bytes
         none = dict.fromkeys(BOUNDARIES, 0)
         return EdgeStatistics(
             accepted={**none, **{way.boundary: way.accepted for way in ways}},
             refused={(way.boundary, reason): count for way in ways for reason, count in way.refused.items()},
-            handshaking={**none, **{way.boundary: way.handshaking for way in ways}},
-            held_bytes=sum(way.held_bytes for way in ways),
+            handshaking=handshaking,
+            held_bytes=held,
         )
 
     def _quotas(self) -> Quotas:

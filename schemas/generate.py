@@ -1,16 +1,40 @@
-"""Write ``busproto/codes.py`` from ``errors.json``. Run: ``python schemas/generate.py`` (``--check`` only compares)."""
+"""Write ``busproto/codes.py`` and ``busproto/entries.py`` from ``errors.json``.
+
+Run: ``python schemas/generate.py`` (``--check`` only compares).
+"""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
-TARGET = HERE / "busproto" / "codes.py"
+TARGETS = HERE / "busproto"
 
-HEAD = '''"""Error codes. Generated from schemas/errors.json by schemas/generate.py; edit that file, not this one."""
+ORIGIN = "Generated from schemas/errors.json by schemas/generate.py; edit that file, not this one."
+
+CODES = '''"""Error codes. {origin}"""
 
 from enum import IntEnum
+
+from busproto.entries import ENTRIES, Entry
+
+__all__ = ["ENTRIES", "Code", "Entry"]
+
+
+class Code(IntEnum):
+    """Every error number, by name."""
+
+{members}
+'''
+
+ENTRIES = '''"""What each error says. {origin}"""
+
+# ruff: noqa: E501  (one text, one line)
+
 from typing import Final, NamedTuple
+
+__all__ = ["ENTRIES", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -24,26 +48,31 @@ class Entry(NamedTuple):
     cure: str
 
 
+# fmt: off
+_ROWS: Final = (
+{rows}
+)
+# fmt: on
+
+ENTRIES: Final[dict[int, Entry]] = {{entry.number: entry for entry in _ROWS}}
 '''
 
 
-def render(source: str) -> str:
-    """The Python module for the JSON text ``source``."""
+def render(source: str) -> dict[str, str]:
+    """The Python modules for the JSON text ``source``, by file name."""
     errors = json.loads(source)["errors"]
     members = "\n".join(f"    {e['name'].upper().replace('-', '_')} = {e['number']}" for e in errors)
-    rows = "\n".join(
-        f"    Entry(\n        {e['number']},\n        {quote(e['name'])},\n        {quote(e['blame'])},\n"
-        f"        {e['retryable']},\n        {quote(e['text'])},\n        {quote(e['cure'])},\n    ),"
-        for e in errors
-    )
-    return (
-        HEAD
-        + 'class Code(IntEnum):\n    """Every error number, by name."""\n\n'
-        + members
-        + "\n\n\n# fmt: off\n_ROWS: Final = (\n"
-        + rows
-        + "\n)\n# fmt: on\n\nENTRIES: Final[dict[int, Entry]] = {entry.number: entry for entry in _ROWS}\n"
-    )
+    rows = "\n".join(row(error) for error in errors)
+    return {
+        "codes.py": CODES.format(origin=ORIGIN, members=members),
+        "entries.py": ENTRIES.format(origin=ORIGIN, rows=rows),
+    }
+
+
+def row(error: dict[str, Any]) -> str:
+    """One error as an ``Entry`` of Python."""
+    facts = f"{error['number']}, {quote(error['name'])}, {quote(error['blame'])}, {error['retryable']}"
+    return f"    Entry(\n        {facts},\n        {quote(error['text'])},\n        {quote(error['cure'])},\n    ),"
 
 
 def quote(text: str) -> str:
@@ -52,10 +81,11 @@ def quote(text: str) -> str:
 
 
 def main() -> int:
-    text = render((HERE / "errors.json").read_text(encoding="utf-8"))
+    modules = render((HERE / "errors.json").read_text(encoding="utf-8"))
     if "--check" in sys.argv:
-        return 0 if TARGET.read_text(encoding="utf-8") == text else 1
-    TARGET.write_text(text, encoding="utf-8")
+        return int(any((TARGETS / name).read_text(encoding="utf-8") != text for name, text in modules.items()))
+    for name, text in modules.items():
+        (TARGETS / name).write_text(text, encoding="utf-8")
     return 0
 
 

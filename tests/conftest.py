@@ -1,10 +1,22 @@
 """Fixtures for every room."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import RunningNode, running_node
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard, by the tests and by what they start: a shell's background jobs are begun with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first: a process that gets one last keeps the others waiting for it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="module")

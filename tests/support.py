@@ -1,5 +1,6 @@
 """What tests of several rooms share: a real node in a process of its own, and waiting for something to be so."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -32,6 +33,16 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS, 
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
         time.sleep(0.01)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage is collected inside, so that nothing of anybody else runs."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class RunningNode(NamedTuple):

@@ -183,7 +183,10 @@ def test_instructions_can_be_typed_as_they_stand(tmp_path: Path, monkeypatch: py
     assert "  export BUS_URL='unix:///run/a b/host.sock'\n" in text
     assert "\n  .venv/bin/bus list " in text
     assert f"in {tmp_path}:" in text
-    text = instructions("unix:///run/busd/host.sock", "unix:///run/busd/host.sock", Path("/opt/busd/bin"))
+    text = instructions(
+        "unix:///run/busd/host.sock", "unix:///run/busd/host.sock", Path("/opt/busd/bin"), "http://127.0.0.1:9850"
+    )
+    assert "browser on this machine: http://127.0.0.1:9850/\n" in text
     assert "export" not in text
     assert "\n  /opt/busd/bin/bus list " in text
 

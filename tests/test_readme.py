@@ -7,17 +7,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
 from getpass import getuser
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.pages import blocks, page
 from tests.support import ROOT, START_SECONDS, environment
 from tests.test_make_run import Terminal, demo, read_until
 
-README = (ROOT / "README.md").read_text()
+README = page("README.md")
 NODE = "node-7"
 COLUMNS = 160
 """Wide enough for every table of the tour on one line a row."""
@@ -28,16 +28,10 @@ class Step(NamedTuple):
     output: list[str]
 
 
-def blocks(language: str) -> Iterator[str]:
-    """The README's code blocks in one language."""
-    for found in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
-        yield found[1]
-
-
 def steps() -> list[Step]:
     """What the tour types, and what it says that comes."""
     found: list[Step] = []
-    for block in blocks("console"):
+    for block in blocks(README, "console"):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append(Step(line[2:], []))
@@ -105,10 +99,11 @@ class Shell(Terminal):
         return False
 
 
+@pytest.mark.slow
 def test_the_tour_happens_as_it_is_printed(tmp_path: Path) -> None:
     tour = steps()
     assert len(tour) >= 8
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         if name := re.match(r"# (\w+\.py)\n", block):
             (tmp_path / name[1]).write_text(block)
     run_dir = tmp_path / "run"
@@ -137,7 +132,7 @@ def test_the_tour_happens_as_it_is_printed(tmp_path: Path) -> None:
 
 
 def test_the_traffic_that_the_readme_shows_is_what_make_run_prints(tmp_path: Path) -> None:
-    shown = next(block for block in blocks("text") if "telemetry.cpu" in block).splitlines()
+    shown = next(block for block in blocks(README, "text") if "telemetry.cpu" in block).splitlines()
     with demo(tmp_path / "run") as node:
         came = read_until(node, r"telemetry\.top")
     for line in shown:
@@ -146,7 +141,7 @@ def test_the_traffic_that_the_readme_shows_is_what_make_run_prints(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "page",
+    "path",
     [
         "README.md",
         "CONTRIBUTING.md",
@@ -156,19 +151,18 @@ def test_the_traffic_that_the_readme_shows_is_what_make_run_prints(tmp_path: Pat
         "busd/components/telemetry/README.md",
     ],
 )
-def test_what_the_pages_point_to_exists(page: str) -> None:
-    text = (ROOT / page).read_text()
-    base = (ROOT / page).parent
-    links = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+def test_what_the_pages_point_to_exists(path: str) -> None:
+    base = (ROOT / path).parent
+    links = [target for target in re.findall(r"\]\(([^)#]+)\)", page(path)) if "://" not in target]
     missing = [target for target in links if not (base / target).exists()]
     assert not missing
 
 
 def test_every_make_command_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for page in ("README.md", "CONTRIBUTING.md", "tests/README.md", "CHANGELOG.md"):
-        named = set(re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
-        assert {first or second for first, second in named} <= targets, page
+    for path in ("README.md", "CONTRIBUTING.md", "tests/README.md", "CHANGELOG.md"):
+        named = set(re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", page(path), re.MULTILINE))
+        assert {first or second for first, second in named} <= targets, path
 
 
 def test_the_commands_of_make_run_work(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Who pays: a tenant, or a user of the host. What is used is charged to accounts, and so is what is done too fast."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,18 +55,20 @@ class Account:
 
     __slots__ = ("actor", "bytes", "calls", "denials", "loop", "messages", "name", "paced", "sessions", "since")
 
-    def __init__(self, name: str, *, rates: Rates, now: float) -> None:
+    def __init__(self, name: str, *, rates: Rates, now: float, debtors: "Debtors | None" = None) -> None:
+        """``debtors`` is where its buckets are while they are in debt."""
+        debtors = debtors or {}
         self.name = name
         self.actor = None if name == OWNER else name
         """Who it is in ledgers; None for the node itself, who owns what they share out."""
         self.since = now
         self.sessions = 0
         """Connections that are charged to it."""
-        self.messages = _bucket(rates.messages)
-        self.bytes = _bucket(rates.bytes)
-        self.calls = _bucket(rates.calls)
-        self.denials = _bucket(rates.denials)
-        self.loop = _bucket(rates.loop, LOOP_BURST_SECONDS)
+        self.messages = _bucket(rates.messages, debtors.get("messages"))
+        self.bytes = _bucket(rates.bytes, debtors.get("bytes"))
+        self.calls = _bucket(rates.calls, debtors.get("calls"))
+        self.denials = _bucket(rates.denials, debtors.get("denials"))
+        self.loop = _bucket(rates.loop, debtors.get("loop"), LOOP_BURST_SECONDS)
         self.paced = any((self.messages, self.bytes, self.calls, self.denials, self.loop))
         """Whether any rate is bounded."""
 
@@ -86,6 +87,15 @@ class Account:
         if self.loop is not None:
             self.loop.spend(seconds * min(max(1.0, seconds / LONG_SECONDS), DEAREST), now)
 
+    def rates(self, now: float) -> dict[str, dict[str, float]]:
+        """What is left of each bounded rate at ``now``, below 0 if it is overdrawn, and how much comes a second."""
+        buckets = {name: getattr(self, name) for name in RATES}
+        return {
+            name: {"left": bucket.available(now), "per_second": bucket.rate}
+            for name, bucket in buckets.items()
+            if bucket is not None
+        }
+
     def debts(self, now: float) -> list[str]:
         """The rates that it has overdrawn at ``now``."""
         return [name for name in RATES if (bucket := getattr(self, name)) is not None and bucket.ready_at > now]
@@ -94,11 +104,14 @@ class Account:
 RATES: Final = ("messages", "bytes", "calls", "denials", "loop")
 """What is done at a rate: the fields of ``Rates``."""
 
+Debtors = Mapping[str, set[TokenBucket]]
+"""By rate, the buckets that are in debt, or were when somebody last looked."""
+
 
 class Accounts:
     """Every account, and the node's shared resources."""
 
-    __slots__ = ("_accounts", "_guest", "_owners", "_user", "ledgers")
+    __slots__ = ("_accounts", "_debtors", "_guest", "_owners", "_user", "connected", "ledgers")
 
     def __init__(self, quotas: Quotas, *, owners: frozenset[int] | None, guest: Rates, user: Rates) -> None:
         """``owners`` are the users who own the node (None: all on the host); ``guest`` and ``user`` go for others."""
@@ -106,6 +119,9 @@ class Accounts:
         self._guest = guest
         self._user = user
         self._accounts: dict[str, Account] = {}
+        self._debtors: Debtors = {rate: set() for rate in RATES}
+        self.connected = 0
+        """Accounts that have a connection."""
         self.ledgers = {
             "endpoints": Ledger(quotas.endpoints),
             "subscriptions": Ledger(quotas.node_subscriptions),
@@ -119,6 +135,7 @@ class Accounts:
         """The account that pays for ``principal``, for one connection."""
         name, rates = self._of(principal)
         account = self._find(name, rates, now)
+        self.connected += not account.sessions
         account.sessions += 1
         return account
 
@@ -129,7 +146,9 @@ class Accounts:
     def leave(self, account: Account, now: float) -> None:
         """One connection is gone. An account in debt is kept: to reconnect must not pay it."""
         account.sessions -= 1
+        self.connected -= not account.sessions
         if len(self._accounts) > KEPT:
+            self._forgive(now)
             for name, other in list(self._accounts.items()):
                 if not other.sessions and other.ready_at <= now and name != OWNER:
                     del self._accounts[name]
@@ -145,15 +164,14 @@ class Accounts:
         """Give ``amount`` back."""
         self.ledgers[resource].release(account.actor, amount)
 
-    @property
-    def connected(self) -> int:
-        """How many accounts have a connection."""
-        return sum(account.sessions > 0 for account in self._accounts.values())
+    def find(self, name: str) -> Account | None:
+        """The account ``name``, if there is one."""
+        return self._accounts.get(name)
 
     def throttled(self, now: float) -> dict[str, int]:
         """How many accounts have overdrawn each rate at ``now``."""
-        debts = Counter(name for account in self._accounts.values() if account.paced for name in account.debts(now))
-        return {name: debts[name] for name in RATES}
+        self._forgive(now)
+        return {rate: len(buckets) for rate, buckets in self._debtors.items()}
 
     def describe(self, now: float, only: Account | None) -> list[dict[str, Any]]:
         """Each account: what it uses of what it may have, and what it does too fast."""
@@ -175,21 +193,31 @@ class Accounts:
             for resource, ledger in self.ledgers.items()
         }
 
+    def _forgive(self, now: float) -> None:
+        """Forget debts that are paid."""
+        for buckets in self._debtors.values():
+            buckets.difference_update([bucket for bucket in buckets if bucket.ready_at <= now])
+
     def _find(self, name: str, rates: Rates, now: float) -> Account:
         account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[name] = Account(name, rates=rates, now=now)
+            account = self._accounts[name] = Account(name, rates=rates, now=now, debtors=self._debtors)
         return account
 
     def _of(self, principal: Principal) -> tuple[str, Rates]:
         if not principal.is_node:
-            return f"tenant {principal.tenant}", self._guest
+            return account_of(principal.tenant), self._guest
         if principal.is_own_guest:
             # Its tenant is trusted, and it is a machine that others may have got into: it pays for itself.
             return f"unit {principal.unit}", self._guest
         if principal.boundary != "host" or self._owners is None or principal.uid in self._owners:
             return OWNER, UNBOUNDED
         return f"uid {principal.uid}", self._user
+
+
+def account_of(tenant: str) -> str:
+    """The name of the account that pays for ``tenant``, which is not the node."""
+    return f"tenant {tenant}"
 
 
 class Room:
@@ -205,10 +233,14 @@ class Room:
         """``size`` bytes more; False, and none, if the account may have no more."""
         return self._ledger.charge(self._actor, size)
 
+    def would_have(self, size: int) -> bool:
+        """Whether ``ask`` would say yes."""
+        return self._ledger.share(self._actor) + size <= self._ledger.most(self._actor)
+
     def give_back(self, size: int) -> None:
         """``size`` bytes are not needed any more."""
         self._ledger.release(self._actor, size)
 
 
-def _bucket(rate: float, burst_seconds: float = BURST_SECONDS) -> TokenBucket | None:
-    return TokenBucket(rate, rate * burst_seconds) if rate else None
+def _bucket(rate: float, debtors: set[TokenBucket] | None, burst_seconds: float = BURST_SECONDS) -> TokenBucket | None:
+    return TokenBucket(rate, rate * burst_seconds, debtors) if rate else None

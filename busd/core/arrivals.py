@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from busd.core.account import Accounts
+from busd.core.counters import Counters
 from busd.core.deadlines import Alarm, Deadlines
 from busd.core.quotas import Quotas
 from busd.core.reasons import Departure
@@ -18,10 +19,11 @@ A flood of them comes at once, and leaves at once."""
 class Arrivals:
     """Sessions that have not said hello, and those that have sent a part of something."""
 
-    __slots__ = ("_accounts", "_frames", "_handshakes", "_quotas")
+    __slots__ = ("_accounts", "_counters", "_frames", "_handshakes", "_quotas")
 
-    def __init__(self, accounts: Accounts, quotas: Quotas, alarm: Alarm) -> None:
+    def __init__(self, accounts: Accounts, counters: Counters, quotas: Quotas, alarm: Alarm) -> None:
         self._accounts = accounts
+        self._counters = counters
         self._quotas = quotas
         self._handshakes: Deadlines[Session] = Deadlines(alarm)
         self._frames: Deadlines[Session] = Deadlines(alarm)
@@ -29,11 +31,13 @@ class Arrivals:
     def expect_hello(self, session: Session, now: float) -> None:
         """``session`` has connected: its hello must follow in time."""
         session.handshake_slot = self._handshakes.add(session, now + self._quotas.handshake_seconds)
+        self._counters.handshaking[session.principal.boundary] += 1
 
     def greet(self, session: Session) -> None:
         """Its hello has come, or is not waited for any more."""
         if session.handshake_slot is not None:
             self._handshakes.remove(session, session.handshake_slot)
+            self._no_hello(session)
 
     def hold(self, session: Session, size: int, now: float) -> None:
         """``session`` has sent ``size`` bytes of a frame that is not complete (0: it has none).
@@ -43,7 +47,7 @@ class Arrivals:
         """
         if not size:
             self._charge(session, -session.held_bytes, now)
-            session.held_bytes = 0
+            self._note_held(session, 0)
             if session.frame_slot is not None:
                 self._frames.remove(session, session.frame_slot)
                 session.frame_slot = None
@@ -51,7 +55,7 @@ class Arrivals:
         if session.frame_slot is None:
             self._expect_frame(session, now)
         self._charge(session, size - session.held_bytes, now)
-        session.held_bytes = size
+        self._note_held(session, size)
 
     def keep(self, session: Session, size: int, now: float) -> None:
         """``size`` bytes that ``session`` sent wait for its turn (0: none), charged alike. Raises BusError 4001."""
@@ -65,7 +69,7 @@ class Arrivals:
     def expire(self, now: float) -> Iterator[tuple[Session, BusError, Departure]]:
         """Who is late at ``now``, and what with."""
         for session in self._handshakes.expire(now, LATE_AT_ONCE):
-            session.handshake_slot = None
+            self._no_hello(session)
             stage = str(getattr(session.link, "stage", "connected"))
             error = BusError(Code.HANDSHAKE_TIMEOUT, seconds=self._quotas.handshake_seconds, stage=stage)
             yield session, error, Departure.HANDSHAKE_TIMEOUT
@@ -77,6 +81,14 @@ class Arrivals:
             session.frame_slot = None
             error = BusError(Code.FRAME_TIMEOUT, held=session.held_bytes, seconds=self._quotas.frame_seconds)
             yield session, error, Departure.PROTOCOL_ERROR
+
+    def _no_hello(self, session: Session) -> None:
+        session.handshake_slot = None
+        self._counters.handshaking[session.principal.boundary] -= 1
+
+    def _note_held(self, session: Session, size: int) -> None:
+        self._counters.held_bytes[session.principal.boundary] += size - session.held_bytes
+        session.held_bytes = size
 
     def _expect_frame(self, session: Session, now: float) -> None:
         session.frame_mark = session.received_messages

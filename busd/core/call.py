@@ -22,6 +22,11 @@ class Pending:
         self.slot: dict[Pending, None] = {}
         """Where its deadline is kept."""
 
+    @property
+    def answered_by(self) -> str | None:
+        """The endpoint that answers it; None while nobody does."""
+        return None
+
 
 class Call(Pending):
     """A call that a responder holds. When nobody waits for it any more its caller is None: it is *abandoned*."""
@@ -54,6 +59,11 @@ class Call(Pending):
         """The origin of calls that the responder makes on its behalf, once there is one."""
         self.service = service
         self.responder = service.session
+
+    @property
+    def answered_by(self) -> str:
+        """The endpoint that holds it."""
+        return self.responder.name
 
 
 class Waiting(Pending):

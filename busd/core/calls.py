@@ -19,6 +19,8 @@ from busd.core.reasons import Drop
 from busd.core.relay import Relay
 from busd.core.service import Group
 from busd.core.session import Session
+from busd.core.tap import Tap
+from busd.core.taps import Taps
 from busproto import envelope
 from busproto.envelope import OUTCOMES, STATUS_CODES, Status
 from busproto.errors import BusError, Code, body_of
@@ -40,12 +42,26 @@ class CallsStatistics:
 class Calls:
     """The calls that responders hold, by the broker's number for each."""
 
-    __slots__ = ("_accounts", "_counters", "_deadlines", "_held", "_last", "_origin", "_relay", "_waiting", "in_flight")
+    __slots__ = (
+        "_accounts",
+        "_counters",
+        "_deadlines",
+        "_held",
+        "_last",
+        "_origin",
+        "_relay",
+        "_taps",
+        "_waiting",
+        "in_flight",
+    )
 
-    def __init__(self, origin: bytes, accounts: Accounts, counters: Counters, relay: Relay, alarm: Alarm) -> None:
-        """``origin`` goes before the outcomes that the broker itself decides."""
+    def __init__(
+        self, origin: bytes, accounts: Accounts, counters: Counters, relay: Relay, taps: Taps, alarm: Alarm
+    ) -> None:
+        """``origin`` goes before the outcomes that the broker itself decides; ``taps`` are told of those."""
         self._accounts = accounts
         self._relay = relay
+        self._taps = taps
         self._origin = origin
         self._counters = counters
         self._held: dict[int, Call] = {}
@@ -132,6 +148,22 @@ class Calls:
         caller.calls[waiting.caller_id] = waiting
         self.in_flight += 1
 
+    def watch(self, tap: Tap, seconds: float, now: float) -> None:
+        """Let ``tap`` see what passes, until its caller cancels, is gone, or ``seconds`` have passed."""
+        caller = tap.caller
+        assert caller is not None
+        tap.slot = self._deadlines.add(tap, now + seconds)
+        caller.calls[tap.caller_id] = tap
+        self.in_flight += 1
+        self._taps.start(tap, now)
+
+    def end_watch(self, tap: Tap, status: int, now: float, **fields: Any) -> None:
+        """End ``tap`` with an outcome that the broker decides."""
+        session = tap.caller
+        assert session is not None
+        self._end(tap, status, now, **fields)
+        self._taps.stop(tap, session, status, now)
+
     def resume(self, waiting: Waiting) -> None:
         """Forget a call that waited: its caller makes it again."""
         caller = waiting.caller
@@ -166,13 +198,15 @@ class Calls:
         call = caller.calls.get(id)
         if call is not None:
             self._end(call, Status.CANCELLED, now)
-            self._give_up(call)
+            self._give_up(call, caller, Status.CANCELLED, now)
 
     def expire(self, now: float) -> None:
         """End what is past its deadline."""
         for call in self._deadlines.expire(now):
+            caller = call.caller
+            assert caller is not None
             self._end(call, Status.TIMEOUT, now, seconds=round(now - call.started, 3))
-            self._give_up(call)
+            self._give_up(call, caller, Status.TIMEOUT, now)
 
     def next_deadline(self) -> float | None:
         """When ``expire`` is next needed."""
@@ -182,7 +216,7 @@ class Calls:
         """``session`` leaves: what it waited for is abandoned, what it held ends as unknown."""
         for pending in list(session.calls.values()):
             self._leave_caller(pending, Status.CANCELLED, now)
-            self._give_up(pending)
+            self._give_up(pending, session, Status.CANCELLED, now)
         for call in list(session.held.values()):
             if call.caller is not None:
                 self._end(call, Status.UNKNOWN, now, reason=f"{session.name} {reason} while it held the call")
@@ -202,6 +236,8 @@ class Calls:
         body = body_of(code or STATUS_CODES[status], fields)
         self._counters.calls[OUTCOMES[status]] += 1
         caller.outbox.put_control(self._origin, envelope.reply(id, status, None, envelope.pack(body)))
+        if self._taps.all:
+            self._taps.answered(caller, id, str(fields.get("subject", "")), status, reason=body["text"])
 
     def deny(self, caller: Session, id: int, error: BusError) -> None:
         """End a call that the policy does not allow."""
@@ -313,6 +349,8 @@ class Calls:
         assert caller is not None
         self._relay.flush()
         body = body_of(STATUS_CODES[status], {"subject": call.subject, **fields})
+        if self._taps.all and not isinstance(call, Tap):
+            self._taps.ended(call, status, body["text"], now)
         caller.outbox.put_control(self._origin, envelope.reply(call.caller_id, status, None, envelope.pack(body)))
         self._leave_caller(call, status, now)
 
@@ -331,12 +369,14 @@ class Calls:
         self._relay.flush()
         call.responder.outbox.put_control(None, envelope.cancel(call.number))
 
-    def _give_up(self, call: Pending) -> None:
-        """Its caller has its outcome, or is gone: whoever has the call need not go on."""
+    def _give_up(self, call: Pending, caller: Session, status: int, now: float) -> None:
+        """Its ``caller`` has its outcome, ``status``, or is gone: whoever has the call need not go on."""
         if isinstance(call, Call):
             self._tell_responder(call)
         elif isinstance(call, Waiting):
             self._drop_waiting(call)
+        elif isinstance(call, Tap):
+            self._taps.stop(call, caller, status, now)
 
     def _finish(self, call: Call) -> None:
         """The responder has finished the call (or is gone): nothing of it is left."""
@@ -351,6 +391,8 @@ class Calls:
 
     def _drop(self, responder: Session, reason: Drop) -> None:
         self._counters.dropped[responder.principal.boundary, reason] += 1
+        if responder.tally is not None:
+            responder.tally.dropped += 1
 
 
 def _oldest(responder: Session, now: float) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from busd.core.principal import BOUNDARIES
 from busd.core.session import Session
 from busproto.errors import BusError, Code
 from busproto.limits import MANIFEST_SUBJECTS, PURPOSE_BYTES, VALUE_BYTES
@@ -17,12 +18,14 @@ CLAIM_SUBJECTS = ("serves", "publishes", "needs")
 class Census:
     """Endpoints by name in order of arrival, and the last departures."""
 
-    __slots__ = ("_by_tenant", "_departed", "_endpoints", "_last", "_refused")
+    __slots__ = ("_by_tenant", "_departed", "_endpoints", "_last", "_refused", "by_boundary")
 
     def __init__(self, departures: int) -> None:
         self._endpoints: dict[str, Session] = {}
         self._by_tenant: dict[str, dict[str, Session]] = {}
         """The same once more, for those who may see one tenant's only: a page of theirs costs what is on it."""
+        self.by_boundary = dict.fromkeys(BOUNDARIES, 0)
+        """How many there are."""
         self._departed: deque[dict[str, Any]] = deque(maxlen=departures)
         self._refused: deque[dict[str, Any]] = deque(maxlen=departures)
         self._last = 0
@@ -38,6 +41,7 @@ class Census:
     def enter(self, session: Session) -> None:
         """``session`` has said hello and has its name."""
         self._endpoints[session.name] = session
+        self.by_boundary[session.principal.boundary] += 1
         self._by_tenant.setdefault(session.principal.tenant, {})[session.name] = session
 
     def leave(self, session: Session, now: float) -> bool:
@@ -57,6 +61,7 @@ class Census:
         if self._endpoints.pop(session.name, None) is None:
             self._refused.append(row)
             return False
+        self.by_boundary[session.principal.boundary] -= 1
         tenant = session.principal.tenant
         del self._by_tenant[tenant][session.name]
         if not self._by_tenant[tenant]:
@@ -70,10 +75,23 @@ class Census:
 
     def after(self, name: str | None, limit: int, tenant: str | None = None) -> tuple[list[Session], str | None]:
         """At most ``limit`` endpoints in order of arrival, from behind ``name``; and the name to go on from, if any."""
-        first = 0 if name is None else _number(name) + 1
-        following = (session for session in self._seen_by(tenant).values() if _number(session.name) >= first)
+        following = iter(self._seen_by(tenant).values())
+        if name is not None:
+            following = self._behind(name, tenant)
         page = list(islice(following, limit + 1))
         return page[:limit], page[limit - 1].name if len(page) > limit else None
+
+    def _behind(self, name: str, tenant: str | None) -> Iterator[Session]:
+        """The endpoints that came after ``name``, which may have left. To pass over those before is quick."""
+        seen = self._seen_by(tenant)
+        if name in seen:
+            items = iter(seen.items())
+            for other, _ in items:
+                if other == name:
+                    break
+            return (session for _, session in items)
+        first = _number(name)
+        return (session for session in seen.values() if _number(session.name) > first)
 
     def departed(self, now: float, tenant: str | None = None) -> list[dict[str, Any]]:
         """The last endpoints that left, latest first, with how long ago."""

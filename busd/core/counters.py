@@ -1,6 +1,8 @@
 """What the broker counts. Counters belong to the broker, not to the endpoints that cause them: they never go down."""
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import Final
 
 from busd.core.histogram import Histogram
 from busd.core.principal import BOUNDARIES
@@ -10,8 +12,29 @@ from busproto.envelope import OUTCOMES
 from busproto.errors import BusError, Code
 
 
+class TenantCounters:
+    """Totals of one tenant since the broker started: of what its endpoints sent, got, lost and were denied."""
+
+    __slots__ = ("delivered_bytes", "delivered_messages", "denied", "dropped", "received_bytes", "received_messages")
+
+    def __init__(self) -> None:
+        self.received_messages = self.received_bytes = 0
+        self.delivered_messages = self.delivered_bytes = 0
+        self.dropped = self.denied = 0
+
+    def receive(self, messages: int, size: int) -> None:
+        """It sent a frame of ``size`` bytes."""
+        self.received_messages += messages
+        self.received_bytes += size
+
+    def deliver(self, messages: int, size: int) -> None:
+        """It was sent a frame of ``size`` bytes."""
+        self.delivered_messages += messages
+        self.delivered_bytes += size
+
+
 class Counters:
-    """Totals since the broker started."""
+    """Totals since the broker started, and what there is by boundary: nobody counts ten thousand endpoints for them."""
 
     __slots__ = (
         "call_seconds",
@@ -21,15 +44,20 @@ class Counters:
         "denials",
         "departures",
         "dropped",
+        "handshaking",
+        "held_bytes",
         "quota_rejections",
         "received_bytes",
         "received_messages",
         "refusals",
+        "route_seconds",
         "skipped",
+        "tenants",
         "withdrawn",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, tenants: Iterable[str] = ()) -> None:
+        """``tenants`` are those that are counted each by itself."""
         self.received_messages = dict.fromkeys(BOUNDARIES, 0)
         self.received_bytes = dict.fromkeys(BOUNDARIES, 0)
         self.delivered_messages = dict.fromkeys(BOUNDARIES, 0)
@@ -40,8 +68,14 @@ class Counters:
         """By boundary and reason."""
         self.calls = dict.fromkeys(OUTCOMES.values(), 0)
         """Calls ended, by outcome."""
-        self.denials = dict.fromkeys(VERBS, 0)
-        """Requests that policy did not allow, by verb."""
+        self.denials = {(boundary, verb): 0 for boundary in BOUNDARIES for verb in VERBS}
+        """Requests that policy did not allow, by boundary of who asked and verb."""
+        self.handshaking = dict.fromkeys(BOUNDARIES, 0)
+        """Connections whose hello is waited for."""
+        self.held_bytes = dict.fromkeys(BOUNDARIES, 0)
+        """Bytes of half-received frames."""
+        self.tenants: Final = {tenant: TenantCounters() for tenant in tenants}
+        """Those that are counted each by itself."""
         self.withdrawn = 0
         """Subscriptions and offers to serve that ended because their right was taken back."""
         self.refusals: Counter[str] = Counter()
@@ -51,6 +85,7 @@ class Counters:
         self.skipped = 0
         """Envelopes of a kind that may be skipped, and was."""
         self.call_seconds = Histogram()
+        self.route_seconds = Histogram()
 
     def refuse(self, error: BusError) -> None:
         """Count a refusal by its error, and by the quota if one was used up."""

@@ -11,7 +11,7 @@ from busd.core.space import SHOWN
 from busproto.errors import BusError
 from busproto.subjects import Relation, check_pattern, check_subject, covers, is_reserved, overlaps, relate
 
-__all__ = ["Change", "Considered", "Explanation", "check_question", "explain", "principal_of"]
+__all__ = ["Change", "Considered", "Explanation", "check_question", "explain", "exports_about", "principal_of"]
 
 NEAREST: Final = 8
 """Rules that did not decide and are shown."""
@@ -139,7 +139,7 @@ def explain(policy: Policy, principal: Principal, verb: str, subject: str) -> Ex
         considered=_considered(policy, principal, verb, subject, decision),
         change=change,
         advice=advice,
-        exports=tuple(_exports(policy, principal, verb, subject)),
+        exports=tuple(exports_about(policy, principal, verb, subject)),
     )
 
 
@@ -230,7 +230,7 @@ def _narrowest(principal: Principal) -> str:
     return " ".join(words)
 
 
-def _exports(policy: Policy, principal: Principal, verb: str, subject: str) -> list[str]:
+def exports_about(policy: Policy, principal: Principal, verb: str, subject: str) -> list[str]:
     """What exports do for the question: a right in one's own space does not say who is there."""
     tenant = principal.tenant
     if is_reserved(subject):

@@ -32,6 +32,12 @@ class Gate:
         """Raise BusError 3004 unless ``session`` may do ``verb`` on all that matches ``pattern`` (valid)."""
         self._pass(session, session, verb, pattern, session.view.rights.decide_pattern(verb, pattern), now)
 
+    def node_only(self, session: Session, verb: str, subject: str, why: str, now: float) -> None:
+        """As `subject`, and raise BusError 3004 as well if ``session`` is a tenant's, whatever the policy says."""
+        self.subject(session, verb, subject, now)
+        if not session.principal.is_node:
+            raise self._deny(session, session, verb, subject, BY_DESIGN, why, now)
+
     def plan(self, session: Session, subject: str, now: float) -> Plan:
         """Who receives what ``session`` publishes on ``subject``; remembered. Raises BusError 2001, 2003, 3004."""
         view = session.view
@@ -85,7 +91,10 @@ class Gate:
         self, asking: Session, session: Session, verb: str, subject: str, where: str, reason: str, now: float
     ) -> BusError:
         """Count a denial, write it down, and have who asked pay for it; the error to raise."""
-        self._counters.denials[verb] += 1
+        self._counters.denials[asking.principal.boundary, verb] += 1
+        if asking.tally is not None:
+            asking.tally.denied += 1
+        asking.denied += 1
         if asking.account.denials is not None:
             asking.account.denials.spend(1, now)
         self._trail.denied(session.principal, session.name, verb, subject, where, reason, now)

@@ -4,16 +4,21 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from busd.core.figures import figures
 from busd.core.session import OWNERSHIP, Session
-from busd.core.space import Space
+from busd.core.tracing import ADMINISTERS, Question, administers, trace
 from busproto.errors import BusError, Code
-from busproto.subjects import check_subject, is_reserved, overlaps
+from busproto.limits import PAYLOAD_BYTES
+from busproto.subjects import check_subject, overlaps
 
 if TYPE_CHECKING:
     from busd.core.bus import Bus
 
 PAGE: Final = 500
 """Endpoints in one answer of ``$bus.list`` unless the request asks for fewer: about 250 KiB."""
+
+PAGE_TOP: Final = 250
+"""Endpoints in one answer of ``$bus.top``: some 2 ms of work."""
 
 PAGE_FLOWS: Final = 2000
 """Flows after which an answer of ``$bus.map`` ends, though it has fewer endpoints."""
@@ -129,33 +134,33 @@ def stats(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, A
         "broker": bus.software,
         "seconds": now - bus.started,
         **{name: _flat(value) for name, value in asdict(bus.statistics()).items()},
+        "daemon": bus.daemon(),
     }
 
 
 def explain(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
-    """Where a subject would go in the asker's space, by which pattern, and why. Delivers nothing."""
+    """What would become of a message or call on a subject: of the asker, or for the node's administration of another.
+
+    Delivers nothing. README of schemas, "What the broker serves".
+    """
     fields = Request("$bus.explain", request)
     subject = fields.text("subject")
     verb = fields.optional_text("verb") or "publish"
+    size = fields.optional_number("size", 0, PAYLOAD_BYTES) or 0
+    name = fields.optional_text("endpoint")
     check_subject(subject)
-    space = session.space
     if verb not in ("publish", "call"):
         raise fields.error("verb must be publish or call")
-    decision = session.view.rights.decide(verb, subject)
-    if not decision.allowed and not is_reserved(subject):
-        outcome: dict[str, Any] = {"receivers": [], "groups": [], "reason": f"denied: {decision.reason}"}
-    elif verb == "publish":
-        outcome = _explain_publish(space, subject)
-    else:
-        outcome = _explain_call(bus, space, subject)
-    return {
-        "subject": subject,
-        "verb": verb,
-        "tenant": space.tenant,
-        "allowed": decision.allowed,
-        "rule": decision.where,
-        **outcome,
-    }
+    sender = session
+    if name is not None and name != session.name:
+        if not administers(session):
+            reason = f"who may not call {ADMINISTERS} is told about itself only"
+            raise BusError(Code.DENIED, action="trace", subject=subject, reason=reason)
+        other = bus.census.find(name)
+        if other is None:
+            raise fields.error(f"no endpoint is called {name[:80]!a}")
+        sender = other
+    return trace(bus, session, sender, Question(verb, subject, size, frozenset(SERVICES)), now)
 
 
 def components(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
@@ -173,6 +178,13 @@ def components(bus: "Bus", session: Session, request: Any, now: float) -> dict[s
     if name is not None and not rows:
         raise fields.error(f"there is no component {name[:80]!a}")
     return {"components": rows}
+
+
+def top(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
+    """A page of the endpoints, each with what it has done so far. A tenant sees its own only."""
+    fields = Request("$bus.top", request)
+    page, following = bus.census.after(fields.optional_text("after"), fields.count("limit", PAGE_TOP), _sees(session))
+    return {"at": now, "endpoints": [figures(endpoint, now) for endpoint in page], "next": following}
 
 
 def map_traffic(bus: "Bus", session: Session, request: Any, now: float) -> dict[str, Any]:
@@ -208,6 +220,7 @@ SERVICES: Final[dict[str, Callable[["Bus", Session, Any, float], dict[str, Any]]
     "$bus.explain": explain,
     "$bus.components": components,
     "$bus.map": map_traffic,
+    "$bus.top": top,
 }
 """What answers each subject."""
 
@@ -215,55 +228,6 @@ SERVICES: Final[dict[str, Callable[["Bus", Session, Any, float], dict[str, Any]]
 def _sees(session: Session) -> str | None:
     """The tenant whose endpoints ``session`` may see; None, all of them, for the node."""
     return None if session.principal.is_node else session.principal.tenant
-
-
-def _explain_publish(space: Space, subject: str) -> dict[str, Any]:
-    receivers = [
-        {
-            "endpoint": subscription.session.name,
-            "pattern": subscription.pattern,
-            "subscription": subscription.id,
-            "latest": subscription.latest,
-            "queued_messages": subscription.session.outbox.messages,
-        }
-        for subscription in space.subscriptions_to(subject)
-    ]
-    if is_reserved(subject):
-        reason = "only the broker publishes under $bus."
-    elif not receivers:
-        reason = "no subscription matches: it would reach nobody"
-    else:
-        endpoints = len({receiver["endpoint"] for receiver in receivers})
-        reason = f"{len(receivers)} matching subscriptions of {endpoints} endpoints"
-    return {"receivers": receivers, "groups": [], "reason": reason}
-
-
-def _explain_call(bus: "Bus", space: Space, subject: str) -> dict[str, Any]:
-    groups = [
-        {
-            "pattern": group.pattern,
-            "group": group.name,
-            "members": [
-                {"endpoint": service.session.name, "outstanding": service.outstanding} for service in group.services()
-            ],
-        }
-        for group in space.groups_for(subject)
-    ]
-    if subject in SERVICES or (groups and is_reserved(subject)):
-        reason = "the broker answers this itself"
-    elif is_reserved(subject):
-        reason = "the broker has no such service"
-    elif not groups:
-        reason = "nobody serves it: the call would end as no-responders"
-    else:
-        chosen = space.group(subject)
-        assert chosen is not None
-        reason = f"{chosen.pattern} is the most specific pattern that matches; "
-        if chosen.pins:
-            reason += f"who answers it is being exchanged, and {len(chosen.waiting)} calls wait for that"
-        else:
-            reason += f"{chosen.choose().session.name} has the fewest calls outstanding in its group"
-    return {"receivers": [], "groups": groups, "reason": reason}
 
 
 def _flat(value: Any) -> Any:

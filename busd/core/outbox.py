@@ -35,6 +35,10 @@ CONFLATE_BYTES: Final = BATCH_BYTES
 """Once this much waits a ``latest`` subscriber is not keeping up: one frame's worth, so it sees fresh values soon."""
 
 
+def _wake_nobody() -> None:
+    pass
+
+
 _NOT, _GAPS, _FULL = range(3)
 """Whether an outbox is behind: not; it has gaps to tell before anything newer; it has to drain before it tells them."""
 
@@ -165,6 +169,23 @@ class Outbox:
             self.bytes + length + OVERHEAD <= self._granted or self._grow(self.bytes + length + OVERHEAD)
         )
 
+    def would_lose(self, length: int, count: int, actor: str | None) -> Drop | None:
+        """Why one more entry of ``length`` bytes would be lost now; None if it would fit. It changes nothing.
+
+        ``actor`` is who pays for it where that is another tenant, who may have a share of this outbox only.
+        """
+        if actor is not None:
+            shares = self._shares
+            free = shares.limit - max(self.bytes, shares.shared)
+            share = shares.share(actor)
+            if share + length > max(share, (free + share) // (shares.actors + (1 if share else 2))):
+                return Drop.TENANT_BYTES
+        needed = self.bytes + length + OVERHEAD
+        fits = self.messages + count <= self._limit_messages and needed <= self._limit_bytes
+        if self._behind != _FULL and fits and (needed <= self._granted or self._room.would_have(self._wants(needed))):
+            return None
+        return self._why_full(length, count)
+
     @property
     def overdrawn(self) -> bool:
         """Whether answers, which always fit, take more room than whoever pays for this outbox may have."""
@@ -229,7 +250,7 @@ class Outbox:
             if foreign:
                 self._release(origin, length)
         if taken == len(self._entries):
-            self._entries = []
+            self._entries.clear()  # no new list: a collection of garbage would visit one for each endpoint
             if foreign and not self._newest:
                 foreign.clear()
         else:
@@ -256,6 +277,14 @@ class Outbox:
         self._shares = Ledger(self._limit_bytes)
         self.bytes = self.messages = self.control = 0
         self._give_back()
+
+    def close(self) -> None:
+        """The endpoint is gone for good: as `clear`, and whoever made the outbox is let go of too.
+
+        The two hold each other. They would wait for a full collection of garbage, which is seldom.
+        """
+        self.clear()
+        self._wake = _wake_nobody
 
     def withdraw(self, may_have: Callable[[str], bool]) -> None:
         """Take published messages out again that the endpoint may not have any more, by subject."""
@@ -312,11 +341,16 @@ class Outbox:
         limit = self._limit_bytes if limit is None else limit
         if needed > limit:
             return False
-        size = max(min(limit - self._granted, GRANT_BYTES), needed - self._granted)
+        size = self._wants(needed, limit)
         if not self._room.ask(size):
             return False
         self._granted += size
         return True
+
+    def _wants(self, needed: int, limit: int | None = None) -> int:
+        """How much room is asked for when ``needed`` bytes in all must fit."""
+        limit = self._limit_bytes if limit is None else limit
+        return max(min(limit - self._granted, GRANT_BYTES), needed - self._granted)
 
     def _give_back(self) -> None:
         free = min(FREE_BYTES, self._limit_bytes)

@@ -15,6 +15,7 @@ COUNTED: Final = (
     "calls",
     "held_calls",
     "control_bytes",
+    "monitors",
     *(f"node_{resource}" for resource in SHARED),
 )
 """The quotas whose using up is told to whoever did it: labels of metrics."""

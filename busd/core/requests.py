@@ -13,6 +13,7 @@ from busd.core.service import Group, Service
 from busd.core.session import Session
 from busd.core.space import SHOWN
 from busd.core.subscription import Subscription
+from busd.core.tap import MONITOR
 from busproto import envelope
 from busproto.envelope import Status
 from busproto.errors import BusError, Code
@@ -66,6 +67,8 @@ class Requests:
             self._gate.pattern(session, "subscribe", pattern, now)
             self._accounts.charge(session.account, "subscriptions", 1, now)
         except BusError as error:
+            if self._bus.taps.all:
+                self._bus.taps.refused(session, "subscribe", pattern, error, now, id=id)
             self.refuse(session, id, error)
             return
         subscription = session.subscriptions[id] = Subscription(session, id, pattern, latest=latest)
@@ -103,6 +106,8 @@ class Requests:
                 self._accounts.release(session.account, "services", 1)
                 raise
         except BusError as error:
+            if self._bus.taps.all:
+                self._bus.taps.refused(session, "serve", pattern, error, now, id=id)
             self.refuse(session, id, error)
             return
         self._accept(session, id)
@@ -160,10 +165,16 @@ class Requests:
                     self._gate.subject(session, "call", subject, now)
                     self._answer(session, id, subject, message[5], now)
                     return
+                if subject == MONITOR:
+                    self._gate.node_only(session, "call", subject, "a monitor sees what all tenants say", now)
+                    self._monitor(session, message, now)
+                    return
                 self._gate.group(session, subject, now)
             if len(message) > BEHALF and message[BEHALF] is not None:
                 behalf = self._gate.behalf(session, message[BEHALF], subject, now)
         except BusError as error:
+            if self._bus.taps.all:
+                self._bus.taps.refused(session, "call", subject, error, now, id=id)
             if error.code == Code.DENIED:
                 self._calls.deny(session, id, error)
             else:
@@ -179,6 +190,23 @@ class Requests:
             self._calls.wait(session, group, message, frame[start:end], now)
             return
         self._calls.start(session, group, message, frame, start, end, now, behalf)
+
+    def _monitor(self, session: Session, message: list[Any], now: float) -> None:
+        """Let the session see what passes, for as long as it waits for its call."""
+        id, subject = message[1], message[2]
+        try:
+            if len(message[5]) > VALUE_BYTES:
+                raise BusError(Code.PAYLOAD_TOO_LARGE, size=len(message[5]), limit=VALUE_BYTES)
+            session.quotas.check("calls", len(session.calls), session.name, now - session.attached_at)
+            tap = self._bus.taps.open(session, message, now)
+        except BusError as error:
+            if error.code == Code.QUOTA_EXCEEDED:
+                self._counters.count_quota(error)
+                self._calls.refuse(session, id, Status.OVERLOADED, subject=subject, reason=error.text)
+            else:
+                self.refuse(session, id, error)
+            return
+        self._calls.watch(tap, message[3] / 1000, now)
 
     def resume(self, group: Group, now: float) -> None:
         """``group`` gives calls out again: what waited is asked for as if it came now, by the rights of now."""
@@ -256,6 +284,8 @@ class Requests:
             return
         if session.outbox.put(self._origin, envelope.reply(id, Status.OK, None, data), 1):
             self._counters.calls["reply"] += 1
+            if self._bus.taps.all:
+                self._bus.taps.answered(session, id, subject, Status.OK, bytes=len(data))
         else:
             self._calls.refuse(session, id, Status.OVERLOADED, subject=subject, reason="the caller's outbox is full")
 

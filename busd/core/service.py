@@ -1,6 +1,6 @@
 """Offers to answer calls, and the groups that share them."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from busd.core.ledger import Ledger
 from busd.core.traffic import Flow
@@ -15,6 +15,9 @@ class Service:
 
     __slots__ = ("group", "id", "outstanding", "pattern", "session")
 
+    carries_calls: Final = True
+    """What is counted by it are calls; by a plan it is messages."""
+
     def __init__(self, session: "Session", id: int, pattern: str, group: "Group") -> None:
         self.session = session
         self.id = id
@@ -23,8 +26,8 @@ class Service:
         self.outstanding = 0
         """Calls given to it that it has not finished, those nobody waits for any more included."""
 
-    def flows(self) -> list[Flow]:
-        """Where calls go that are given to it."""
+    def flows(self, most: int) -> list[Flow]:
+        """Where calls go that are given to it; ``most`` as of a plan."""
         return [Flow(self.session.name, "call", self.pattern)]
 
 

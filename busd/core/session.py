@@ -1,9 +1,9 @@
 """One connection as the core sees it: who it is, where it stands, what it holds."""
 
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from busd.core.call import Call
 from busd.core.ledger import Ledger
 from busd.core.outbox import Outbox, OutboxStatistics
 from busd.core.principal import Principal
@@ -16,10 +16,12 @@ from busproto.limits import ENVELOPES_PER_FRAME
 
 if TYPE_CHECKING:
     from busd.core.account import Account
-    from busd.core.call import Pending
+    from busd.core.call import Call, Pending
+    from busd.core.counters import TenantCounters
     from busd.core.service import Service
     from busd.core.space import Space
     from busd.core.subscription import Subscription
+    from busd.core.tap import Tap
     from busd.core.view import View
 
 
@@ -49,6 +51,7 @@ class Session:
         "attached_at",
         "calls",
         "claims",
+        "denied",
         "departure",
         "envelopes",
         "error",
@@ -61,6 +64,7 @@ class Session:
         "held_tenants",
         "kept_bytes",
         "link",
+        "monitoring",
         "name",
         "origin",
         "outbox",
@@ -73,6 +77,7 @@ class Session:
         "space",
         "state",
         "subscriptions",
+        "tally",
         "traffic",
         "view",
     )
@@ -86,6 +91,8 @@ class Session:
         self.space: Space = view.space
         self.account = account
         """Who pays for it."""
+        self.tally: TenantCounters | None = None
+        """Counts for its tenant, if that is counted by itself."""
         self.outbox: Outbox
         self.quotas = quotas
         self.link = link
@@ -109,12 +116,16 @@ class Session:
         """How many of those each caller has, by the account that pays: callers share with others of their own."""
         self.held_tenants = Ledger(quotas.held_calls)
         """How many each account has, the node's own apart."""
+        self.monitoring: tuple[Tap, ...] = ()
+        """Its wishes to see what passes, if it is a monitor."""
         self.rest: tuple[bytes, Batch, int] | None = None
         """A frame of which only a part was handled, and where to go on."""
         self.traffic = Traffic()
         """What it sent, by receiver."""
         self.received_messages = 0
         self.received_bytes = 0
+        self.denied = 0
+        """Requests and messages of its own that policy did not allow."""
         self.departure: Departure | None = None
         """Why it ends, once that is known."""
         self.error: dict[str, Any] | None = None
@@ -163,6 +174,7 @@ class Session:
             "throttled": self.account.debts(now),
             "charges": self.charges(),
             "seconds": now - self.attached_at,
+            "monitoring": [tap.describe(now) for tap in self.monitoring],
             "subscriptions": len(self.subscriptions),
             "serves": sorted({service.pattern for service in self.services.values()}),
             "calls": len(self.calls),
@@ -170,6 +182,7 @@ class Session:
             "queued_messages": self.outbox.messages,
             "queued_bytes": self.outbox.bytes,
             "lost_messages": self.outbox.lost,
+            "denied": self.denied,
         }
 
     def statistics(self) -> SessionStatistics:
@@ -181,21 +194,21 @@ class Session:
             charges=self.charges(),
         )
 
-    def inspect(self, now: float) -> dict[str, Any]:
-        """Everything about this endpoint, as ``$bus.inspect`` shows it."""
+    def inspect(self, now: float, most: int | None = None) -> dict[str, Any]:
+        """Everything about this endpoint, as ``$bus.inspect`` shows it; ``most`` of each list, if that is given."""
         return {
             **self.describe(now),
             "subscriptions": [
                 {"id": s.id, "pattern": s.pattern, "latest": s.latest, "lost_unreported": s.lost}
-                for s in self.subscriptions.values()
+                for s in islice(self.subscriptions.values(), most)
             ],
             "serves": [
                 {"id": s.id, "pattern": s.pattern, "group": s.group.name, "outstanding": s.outstanding}
-                for s in self.services.values()
+                for s in islice(self.services.values(), most)
             ],
             "calls": [
-                {"id": id, "subject": call.subject, "responder": _responder(call), "seconds": now - call.started}
-                for id, call in self.calls.items()
+                {"id": id, "subject": call.subject, "responder": call.answered_by, "seconds": now - call.started}
+                for id, call in islice(self.calls.items(), most)
             ],
             "held_calls": [
                 {
@@ -203,12 +216,7 @@ class Session:
                     "caller": call.caller.name if call.caller else None,
                     "on_behalf_of": call.first.name if call.first is not call.payer else None,
                 }
-                for call in self.held.values()
+                for call in islice(self.held.values(), most)
             ],
             "statistics": asdict(self.statistics()),
         }
-
-
-def _responder(call: "Pending") -> str | None:
-    """Who holds ``call``; None while it waits for a component to be handed over."""
-    return call.responder.name if isinstance(call, Call) else None

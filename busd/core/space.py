@@ -1,18 +1,18 @@
 """One tenant's subjects: who subscribed to what, who serves what, and what follows from it for a given subject."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
 from busd.core.outbox import Outbox
+from busd.core.principal import BOUNDARIES
 from busd.core.service import Group, Service
 from busd.core.session import Session
 from busd.core.subscription import Subscription
 from busd.core.traffic import Flow
 from busd.core.view import View
 from busproto.errors import BusError, Code
-from busproto.subjects import PatternTree, is_reserved, matches, specificity
+from busproto.subjects import PatternTree, SharedSize, is_reserved, matches, specificity
 
 SHOWN: Final = "tenant"
 """First token of the subjects under which the node sees what tenants show it."""
@@ -32,6 +32,8 @@ class Plan:
 
     __slots__ = ("__weakref__", "latest", "receivers", "shown", "shown_as")
 
+    carries_calls: Final = False
+
     def __init__(self, receivers: tuple[Receiver, ...], latest: tuple[Receiver, ...]) -> None:
         self.receivers = receivers
         """Each receiver once, however many of its subscriptions match."""
@@ -49,25 +51,26 @@ class Plan:
         if self.shown is not None:
             yield from self.shown.sessions()
 
-    def flows(self) -> list[Flow]:
-        """Where messages go that have this plan."""
-        receivers = (*self.receivers, *self.latest)
+    def flows(self, most: int) -> list[Flow]:
+        """Where messages go that have this plan: the last ``most`` of them."""
+        receivers = (*self.receivers[-most:], *self.latest[-most:])[-most:]
         flows = [Flow(matching[0].session.name, "publish", matching[0].pattern) for _, matching in receivers]
-        return flows if self.shown is None else flows + self.shown.flows()
+        return flows if self.shown is None else (flows + self.shown.flows(most))[-most:]
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceStatistics:
-    """One tenant's space."""
+class RouteCounts(SharedSize):
+    """Of all spaces together: ``entries`` are subjects whose plan or group is remembered by a view."""
 
-    subscriptions: int
-    """Standing subscriptions."""
-    services: int
-    """Standing offers to serve."""
-    cached_subjects: int
-    """Subjects whose plan or group is remembered, by all views of it."""
-    cache_misses: int
-    """Look-ups that the caches did not answer."""
+    __slots__ = ("misses", "services", "subscriptions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscriptions = dict.fromkeys(BOUNDARIES, 0)
+        """That stand, by boundary."""
+        self.services = dict.fromkeys(BOUNDARIES, 0)
+        """The same of offers to serve."""
+        self.misses = 0
+        """Look-ups that the views did not answer."""
 
 
 class Space:
@@ -82,10 +85,9 @@ class Space:
         "_groups_by_pattern",
         "_shared",
         "_subscriptions",
-        "misses",
         "node",
         "offered",
-        "services",
+        "routes",
         "shown",
         "tenant",
         "tenants",
@@ -96,6 +98,7 @@ class Space:
         """``node`` is the node's space, None for that itself."""
         self.tenant = tenant
         self.node = node
+        self.routes: RouteCounts = RouteCounts() if node is None else node.routes
         self.tenants: list[Space] = []
         """The spaces of all tenants, if this is the node's."""
         self.offered: tuple[str, ...] = ()
@@ -104,8 +107,6 @@ class Space:
         """Patterns of what is published here that the node is shown."""
         self.views: dict[View, None] = {}
         """Who looks at it: their caches are forgotten when something changes."""
-        self.services = 0
-        self.misses = 0
         self._subscriptions: PatternTree[Subscription] = PatternTree()
         self._groups: PatternTree[Group] = PatternTree()
         self._groups_by_pattern: dict[str, Group] = {}
@@ -116,16 +117,18 @@ class Space:
     def subscribe(self, subscription: Subscription) -> None:
         """Let ``subscription`` receive from now on."""
         self._subscriptions.add(subscription.pattern, subscription)
+        self.routes.subscriptions[subscription.session.principal.boundary] += 1
         self._forget_plans(subscription.pattern)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """It receives nothing more."""
         self._subscriptions.remove(subscription.pattern, subscription)
+        self.routes.subscriptions[subscription.session.principal.boundary] -= 1
         self._forget_plans(subscription.pattern)
 
     def plan(self, subject: str) -> Plan:
         """Who receives ``subject`` (valid), until a subscription that matches it comes or goes."""
-        self.misses += 1
+        self.routes.misses += 1
         plan = self._make_plan(subject)
         if self.node is not None and any(matches(pattern, subject) for pattern in self.shown):
             shown_as = f"{SHOWN}.{self.tenant}.{subject}"
@@ -180,7 +183,7 @@ class Space:
             )
         service = Service(session, id, pattern, group)
         group.add(service)
-        self.services += 1
+        self.routes.services[session.principal.boundary] += 1
         return service
 
     def unserve(self, service: Service) -> None:
@@ -188,7 +191,7 @@ class Space:
         group = service.group
         if not group.remove(service):
             return
-        self.services -= 1
+        self.routes.services[service.session.principal.boundary] -= 1
         self._let_go(group)
 
     def pin(self, pattern: str) -> Group:
@@ -222,7 +225,7 @@ class Space:
 
         What the node offers is the node's in every tenant's space: nobody there can put himself in its place.
         """
-        self.misses += 1
+        self.routes.misses += 1
         serving = self.serving(subject)
         return max(serving._groups.match(subject), key=lambda group: specificity(group.pattern), default=None)
 
@@ -249,12 +252,3 @@ class Space:
         """Every group whose pattern matches, most specific first, for explanations."""
         groups = self.serving(subject)._groups.match(subject)
         return sorted(groups, key=lambda group: specificity(group.pattern), reverse=True)
-
-    def statistics(self) -> SpaceStatistics:
-        """Figures of this space."""
-        return SpaceStatistics(
-            subscriptions=len(self._subscriptions),
-            services=self.services,
-            cached_subjects=sum(len(view.plans) + len(view.groups) for view in self.views),
-            cache_misses=self.misses,
-        )

@@ -19,6 +19,46 @@ class HistogramStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundaryStatistics:
+    """What there is of one boundary at this moment."""
+
+    handshaking: int
+    """Connections whose hello is waited for."""
+    subscriptions: int
+    """Standing subscriptions."""
+    services: int
+    """Standing offers to serve."""
+    queued_messages: int
+    """Envelopes waiting in outboxes."""
+    queued_bytes: int
+    """Their bytes."""
+    held_bytes: int
+    """Bytes of half-received frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStatistics:
+    """One tenant that is counted by itself. Its counters only grow, whoever of it comes and goes."""
+
+    used: Mapping[str, int]
+    """What it uses of each shared resource."""
+    limits: Mapping[str, int]
+    """The most that it may have of each at this moment, what it uses included."""
+    received_messages: int
+    """Envelopes that it sent."""
+    received_bytes: int
+    """Bytes of their frames."""
+    delivered_messages: int
+    """Envelopes handed to the transport for it."""
+    delivered_bytes: int
+    """Their bytes."""
+    dropped_messages: int
+    """Messages that it lost."""
+    denials: int
+    """Requests of it that policy did not allow."""
+
+
+@dataclass(frozen=True, slots=True)
 class BusStatistics:
     """The whole broker. Counters only grow; they belong to the broker and survive the endpoints that caused them."""
 
@@ -36,8 +76,14 @@ class BusStatistics:
     """What is used of each shared resource, by resource and holder: ``node`` itself, or ``others``."""
     limits: Mapping[str, int]
     """How much there is of each shared resource."""
+    boundaries: Mapping[str, BoundaryStatistics]
+    """What there is, by boundary."""
+    tenants: Mapping[str, TenantStatistics]
+    """Of each tenant that is counted by itself."""
     calls_in_flight: int
     """Calls without a final reply."""
+    monitors: int
+    """Those of them that show somebody what passes."""
     waiting_calls: int
     """Those of them that wait while a component is handed over."""
     held_calls: int
@@ -66,6 +112,8 @@ class BusStatistics:
     """Requests refused because a quota was used up, by quota."""
     denials: Mapping[str, int]
     """Requests that policy did not allow, by verb."""
+    denials_by_boundary: Mapping[tuple[str, str], int]
+    """The same by boundary of who asked, and verb."""
     withdrawn_rights: int
     """Subscriptions and offers to serve that ended because policy was changed."""
     skipped_envelopes: int
@@ -76,3 +124,5 @@ class BusStatistics:
     """Subjects whose receivers had to be looked up."""
     call_seconds: HistogramStatistics
     """From a call's arrival to its final reply."""
+    route_seconds: HistogramStatistics
+    """From a frame's arrival until all of it was given to outboxes; of some frames only."""

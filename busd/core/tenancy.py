@@ -6,7 +6,7 @@ from busd.core.policy import Policy
 from busd.core.principal import NODE_TENANT, Principal
 from busd.core.quotas import Quotas
 from busd.core.rules import Export
-from busd.core.space import Space
+from busd.core.space import RouteCounts, Space
 from busd.core.view import View
 
 _Identity = tuple[str, str, str, int, int | None, int | None, tuple[int, ...]]
@@ -24,9 +24,9 @@ class Tenancy:
         self._views: dict[_Identity, View] = {}
 
     @property
-    def spaces(self) -> list[Space]:
-        """Every space."""
-        return list(self._spaces.values())
+    def routes(self) -> RouteCounts:
+        """What all spaces together remember of where subjects go."""
+        return self._spaces[NODE_TENANT].routes
 
     def space(self, tenant: str) -> Space:
         """The space of ``tenant``."""
@@ -61,6 +61,7 @@ class Tenancy:
             return
         del self._views[_identity(view.principal)]
         space = view.space
+        view.forget()
         del space.views[view]
         if space.node is not None and not space.views:
             del self._spaces[space.tenant]

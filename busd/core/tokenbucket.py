@@ -9,10 +9,11 @@ class TokenBucket:
     cell rate algorithm, ITU-T I.371), so nothing has to be done while nobody looks.
     """
 
-    __slots__ = ("_burst_seconds", "_full_at", "_interval", "burst", "rate")
+    __slots__ = ("_burst_seconds", "_debtors", "_full_at", "_interval", "burst", "rate")
 
-    def __init__(self, rate: float, burst: float) -> None:
-        """``rate`` per second, above 0; ``burst`` in the same unit."""
+    def __init__(self, rate: float, burst: float, debtors: "set[TokenBucket] | None" = None) -> None:
+        """``rate`` per second, above 0; ``burst`` in the same unit. Adds itself to ``debtors`` when it is in debt."""
+        self._debtors = debtors
         self.rate = rate
         self.burst = burst
         self._interval = 1.0 / rate
@@ -22,7 +23,9 @@ class TokenBucket:
     def spend(self, amount: float, now: float) -> None:
         """Take ``amount`` out at ``now`` (seconds)."""
         full_at = self._full_at
-        self._full_at = (full_at if full_at > now else now) + amount * self._interval
+        self._full_at = full_at = (full_at if full_at > now else now) + amount * self._interval
+        if self._debtors is not None and full_at - self._burst_seconds > now:
+            self._debtors.add(self)
 
     @property
     def ready_at(self) -> float:

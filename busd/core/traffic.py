@@ -10,7 +10,8 @@ WAYS: Final = 64
 """Plans and services that one endpoint's messages are counted by, before they are added to its flows."""
 
 FLOWS: Final = 1024
-"""Flows of one endpoint that are kept apart; those that were not used for longest are let go."""
+"""Flows of one endpoint that are kept apart. When there are more, those are let go that were not used for longest since
+there are so many."""
 
 
 class Flow(NamedTuple):
@@ -31,11 +32,12 @@ class Traffic:
     pattern, is found out when somebody asks, or when there are too many ways.
     """
 
-    __slots__ = ("_flows", "_ways")
+    __slots__ = ("_calls", "_flows", "_ways")
 
     def __init__(self) -> None:
         self._ways: dict[Plan | Service, int] = {}
         self._flows: dict[Flow, int] = {}
+        self._calls = 0
 
     def count(self, way: "Plan | Service", messages: int) -> None:
         """``messages`` were sent that way."""
@@ -48,16 +50,47 @@ class Traffic:
             self._settle()
         ways[way] = messages
 
+    def calls(self) -> int:
+        """Calls made so far that were given to somebody. It costs by the ways, not by the flows."""
+        return self._calls + sum(messages for way, messages in self._ways.items() if way.carries_calls)
+
     def flows(self) -> dict[Flow, int]:
-        """Messages (of calls: requests) sent so far, by flow, those last that were used last."""
+        """Messages (of calls: requests) sent so far, by flow."""
         self._settle()
         return self._flows
 
-    def _settle(self) -> None:
-        flows = self._flows
-        for way, messages in self._ways.items():
-            for flow in way.flows():
-                flows[flow] = flows.pop(flow, 0) + messages
+    @property
+    def settled(self) -> dict[Flow, int]:
+        """The same as far as it has been found out."""
+        return self._flows
+
+    def settle_one(self) -> bool:
+        """Find out about one way more; False if there was none. For who cannot take the time to do all at once."""
+        if not self._ways:
+            return False
+        way = next(iter(self._ways))
+        self._add(way, self._ways.pop(way))
+        return True
+
+    def forget(self) -> None:
+        """Let go of the ways: one may lead back to whoever sent."""
         self._ways.clear()
-        for flow in list(flows)[: max(0, len(flows) - FLOWS)]:
-            del flows[flow]
+
+    def _settle(self) -> None:
+        for way, messages in self._ways.items():
+            self._add(way, messages)
+        self._ways.clear()
+
+    def _add(self, way: "Plan | Service", messages: int) -> None:
+        if way.carries_calls:
+            self._calls += messages
+        flows = self._flows
+        full = len(flows) >= FLOWS
+        for flow in way.flows(FLOWS):
+            if full or flow not in flows:
+                flows[flow] = flows.pop(flow, 0) + messages
+            else:  # in its place: to put it last means to keep another object, for the garbage collector to look at
+                flows[flow] += messages
+        if len(flows) > FLOWS:
+            for flow in list(flows)[: len(flows) - FLOWS]:
+                del flows[flow]

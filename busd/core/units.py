@@ -92,9 +92,11 @@ def take_down(unit: Unit, sessions: Iterable[Session]) -> Receipt:
 class Units:
     """The units that stand, by name."""
 
-    __slots__ = ("_last", "_units")
+    __slots__ = ("_last", "_units", "by_boundary")
 
     def __init__(self) -> None:
+        self.by_boundary: Counter[str] = Counter()
+        """How many stand, by the boundary that they attach from."""
         self._units: dict[str, Unit] = {}
         self._last: dict[str, int] = {}
         """The last generation of each name: of the last ones only, for names come and go with every VM."""
@@ -110,6 +112,7 @@ class Units:
             reason = f"generation {unit.generation} is not later than {last}, which has been"
             raise BusError(Code.UNIT_REFUSED, unit=unit.name, reason=reason)
         self._units[unit.name] = unit
+        self.by_boundary[unit.boundary] += 1
         self._last.pop(unit.name, None)
         self._last[unit.name] = unit.generation
         if len(self._last) > REMEMBERED:
@@ -124,6 +127,7 @@ class Units:
         unit = self._units.pop(name, None)
         if unit is None:
             raise BusError(Code.UNIT_UNKNOWN, unit=name, reason="no such unit is attached to this node")
+        self.by_boundary[unit.boundary] -= 1
         return unit
 
     def check(self, principal: Principal) -> None:
@@ -140,10 +144,6 @@ class Units:
         ):
             reason = f"generation {principal.generation} is over; generation {unit.generation} stands"
             raise BusError(Code.UNIT_UNKNOWN, unit=principal.unit, reason=reason)
-
-    def by_boundary(self) -> dict[str, int]:
-        """How many stand, by the boundary that they attach from."""
-        return Counter(unit.boundary for unit in self._units.values())
 
     def __len__(self) -> int:
         return len(self._units)

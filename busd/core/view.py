@@ -27,16 +27,20 @@ class View:
         self.rights = rights
         self.holders = 0
         """Connections that have it."""
-        self.plans: SubjectCache[Plan] = SubjectCache(cache)
+        self.plans: SubjectCache[Plan] = SubjectCache(cache, space.routes)
         """Where what it publishes goes. Only what it may publish is here."""
-        self.groups: SubjectCache[Group | None] = SubjectCache(cache)
+        self.groups: SubjectCache[Group | None] = SubjectCache(cache, space.routes)
         """Who answers its calls (None: nobody). Only what it may call is here."""
         self.delegated: SubjectCache[bool] = SubjectCache(cache)
         """Whether others may make this call on its behalf."""
 
-    def judge(self, rights: "Rights") -> None:
-        """It has ``rights`` from now on."""
-        self.rights = rights
+    def forget(self) -> None:
+        """Nobody has it any more."""
         self.plans.clear()
         self.groups.clear()
         self.delegated.clear()
+
+    def judge(self, rights: "Rights") -> None:
+        """It has ``rights`` from now on."""
+        self.rights = rights
+        self.forget()

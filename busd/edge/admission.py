@@ -57,10 +57,21 @@ class AdmissionStatistics:
     """Connections refused, by ``Refusal``."""
     open: int
     """Connections now."""
-    handshaking: int
-    """Those of them that have not said hello."""
-    held_bytes: int
-    """Bytes of frames of which only a part has come."""
+
+
+class Arrived:
+    """Counts of connections, of one way in or of many together."""
+
+    __slots__ = ("accepted", "open", "refused")
+
+    def __init__(self) -> None:
+        self.accepted = self.open = 0
+        self.refused: Counter[Refusal] = Counter()
+
+    def statistics(self, boundary: str) -> AdmissionStatistics:
+        """The counts, as those of the way in from ``boundary``."""
+        refused = {str(reason): count for reason, count in self.refused.items()}
+        return AdmissionStatistics(boundary=boundary, accepted=self.accepted, refused=refused, open=self.open)
 
 
 class Admission:
@@ -75,8 +86,12 @@ class Admission:
         connections_per_uid: int,
         report: Report,
         connects: TokenBucket | None = None,
+        together: Arrived | None = None,
     ) -> None:
-        """``identify`` names the principal of a connected socket; ``connects`` bounds how fast they may come."""
+        """``identify`` names the principal of a connected socket; ``connects`` bounds how fast they may come.
+
+        What is counted here is counted in ``together`` too.
+        """
         self.boundary = boundary
         self.report = report
         self.connects = connects
@@ -87,8 +102,9 @@ class Admission:
         self._connections: set[Connection] = set()
         self._by_uid: Counter[int | None] = Counter()
         self._opening: set[asyncio.Task[None]] = set()
-        self._accepted = 0
-        self._refused: Counter[Refusal] = Counter()
+        own = Arrived()
+        self._own: Final = own
+        self._counts: Final = (own,) if together is None else (own, together)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -123,7 +139,9 @@ class Admission:
                 "pid": principal.pid,
                 "error": error.text,
             }
-        self._accepted += 1
+        for counts in self._counts:
+            counts.accepted += 1
+            counts.open += 1
         self._connections.add(connection)
         self._empty.clear()
         self._by_uid[principal.uid] += 1
@@ -132,7 +150,8 @@ class Admission:
 
     def refuse(self, reason: Refusal, **fields: Any) -> None:
         """Count and report a connection that did not come as far as ``admit``."""
-        self._refused[reason] += 1
+        for counts in self._counts:
+            counts.refused[reason] += 1
         self.report("connection-refused", boundary=self.boundary, reason=str(reason), **fields)
 
     def abort_all(self) -> None:
@@ -153,16 +172,14 @@ class Admission:
             self.abort_all()
             await self._empty.wait()
 
+    @property
+    def endpoints(self) -> int:
+        """Connections that have said hello."""
+        return sum(bool(connection.session.name) for connection in self._connections)
+
     def statistics(self) -> AdmissionStatistics:
         """Figures of this way in."""
-        return AdmissionStatistics(
-            boundary=self.boundary,
-            accepted=self._accepted,
-            refused={str(reason): count for reason, count in self._refused.items()},
-            open=len(self._connections),
-            handshaking=sum(not connection.session.name for connection in self._connections),
-            held_bytes=sum(connection.held_bytes for connection in self._connections),
-        )
+        return self._own.statistics(self.boundary)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -179,6 +196,8 @@ class Admission:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        for counts in self._counts:
+            counts.open -= 1
         uid = connection.session.principal.uid
         self._by_uid[uid] -= 1
         if not self._by_uid[uid]:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
+from busd.core.account import LONG_SECONDS
 from busd.core.session import Session
 from busd.edge.pump import Pump, clock
 from busproto.limits import BATCH_BYTES, FRAME_BYTES
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
     """A peer's connection, from before its first word to its end."""
 
     __slots__ = (
+        "_came",
         "_closed",
         "_data",
         "_direct",
@@ -80,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._frames: deque[bytes] = deque()
         self._reads = self._writes = self._queued = False
         self._unsent: deque[bytes | memoryview] = deque()
+        self._came = 0.0
         self._violation: ZmtpError | None = None
         self.session: Session
         """Its session in the bus; set by whoever attaches it."""
@@ -140,6 +143,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._reader = None
         self._drop_waiting()
         self._unsent.clear()
         if self.session.account.paced:
@@ -186,6 +190,8 @@ class Connection(asyncio.Protocol):
     def _write_on(self, transport: asyncio.Transport) -> None:
         """Write one frame, or a part of a large one: where a peer reads as fast the kernel takes megabytes at once, and
         the loop would do nothing else meanwhile."""
+        if self._zmtp.unsent is not None:
+            self._write_zmtp()  # READY, which no frame may go ahead of, and for which reading need not be done
         if self._zmtp.ready and not self._paused:
             if not self._unsent:
                 parts = self._pump.bus.take(self.session)
@@ -224,6 +230,9 @@ class Connection(asyncio.Protocol):
             return
         if session.kept_bytes:
             bus.keep(session, 0, now)
+        if self._came:
+            bus.routed(clock() - self._came)
+            self._came = 0.0
         self._reads = False
         self._advance()
         if not transport.is_closing():
@@ -237,6 +246,7 @@ class Connection(asyncio.Protocol):
         if size > FREE_BYTES:
             self._pump.bus.keep(self.session, size, clock())
         self._reads = True
+        self._came = self._pump.begin()
         self._queue()
 
     def _queue(self) -> None:
@@ -299,9 +309,13 @@ class Connection(asyncio.Protocol):
             self._switch(self._reader)
 
     def charge_read(self, size: int, begin: float) -> None:
-        """``size`` bytes were read, and taken in since ``begin``: that was time of the loop too."""
+        """``size`` bytes were read, and taken in since ``begin``: that was time of the loop too.
+
+        It is never long. What seems so is time in which the system had set the node aside for other processes.
+        """
         now = clock()
-        self.session.account.take_time(now - begin + READ_SECONDS + size * READ_SECONDS_PER_BYTE, now)
+        took = min(now - begin, LONG_SECONDS)
+        self.session.account.take_time(took + READ_SECONDS + size * READ_SECONDS_PER_BYTE, now)
 
     def read_room(self) -> memoryview:
         """Where the next bytes of a connection that takes turns are to be read, and no more of them than that."""

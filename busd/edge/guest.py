@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from busd.core.principal import Principal
 from busd.core.tokenbucket import TokenBucket
 from busd.core.units import Unit
-from busd.edge.admission import Admission, Report
+from busd.edge.admission import Admission, Arrived, Report
 from busd.edge.guestrequest import GuestRequest
 from busd.edge.hybrid import HybridDialer, HybridListener
 from busd.edge.identity import host_principal
@@ -50,6 +50,8 @@ class Surroundings(NamedTuple):
     """Makes what bounds how fast they may come."""
     vsock: VsockListener | None
     """The node's AF_VSOCK listener, where it has one."""
+    arrived: Arrived
+    """Counts the connections of all guests, those that were removed included: nobody adds up thousands of them."""
 
 
 class Guest:
@@ -84,6 +86,7 @@ class Guest:
             connections_per_uid=surroundings.connections,
             report=self._report_fault,
             connects=surroundings.connects(),
+            together=surroundings.arrived,
         )
         self.way: Way = self._make_way(surroundings.vsock)
 
@@ -115,7 +118,7 @@ class Guest:
             "address": self.request.address,
             "seconds": max(0.0, now - self.added_at),
             "vmm": None if process is None else process._asdict(),
-            "endpoints": figures.open - figures.handshaking,
+            "endpoints": self.admission.endpoints,
             "connections": figures.open,
             "refused": figures.refused,
             **self.way.describe(),

@@ -7,6 +7,7 @@ generation. README.md beside this file says what proves identity on each way in.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from busd.core.bus import Bus
@@ -14,7 +15,7 @@ from busd.core.introspection import PAGE, Request
 from busd.core.principal import Principal
 from busd.core.tokenbucket import TokenBucket
 from busd.edge import guestrequest
-from busd.edge.admission import AdmissionStatistics, Report
+from busd.edge.admission import AdmissionStatistics, Arrived, Report
 from busd.edge.connection import LINGER_SECONDS
 from busd.edge.guest import BOUNDARY, Guest, Surroundings
 from busd.edge.guestrequest import GuestRequest
@@ -61,15 +62,13 @@ class Guests:
         self._store = store
         self._report = report
         self._vsock = vsock
-        self._surroundings = Surroundings(pump, report, connections, connects, vsock)
+        self._arrived = Arrived()
+        self._surroundings = Surroundings(pump, report, connections, connects, vsock, self._arrived)
         self._guests: dict[str, Guest] = {}
-        self._leaving: set[Guest] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._generation = 0
         self._last: dict[str, int] = {}
         self._saving = asyncio.Lock()
-        self._past_accepted = 0
-        self._past_refused: Counter[str] = Counter()
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -180,20 +179,10 @@ class Guests:
 
     def statistics(self) -> AdmissionStatistics:
         """Figures of all guests together, those that were removed included."""
-        figures = [guest.admission.statistics() for guest in (*self._guests.values(), *self._leaving)]
-        refused = self._past_refused.copy()
-        for each in figures:
-            refused.update(each.refused)
-        if self._vsock is not None:
-            refused.update(self._vsock.statistics().refused)
-        return AdmissionStatistics(
-            boundary=BOUNDARY,
-            accepted=self._past_accepted + sum(each.accepted for each in figures),
-            refused=dict(refused),
-            open=sum(each.open for each in figures),
-            handshaking=sum(each.handshaking for each in figures),
-            held_bytes=sum(each.held_bytes for each in figures),
-        )
+        figures = self._arrived.statistics(BOUNDARY)
+        if self._vsock is None:
+            return figures
+        return replace(figures, refused=dict(Counter(figures.refused) + Counter(self._vsock.statistics().refused)))
 
     def __len__(self) -> int:
         return len(self._guests)
@@ -251,7 +240,6 @@ class Guests:
         self._pump.wake()
         del self._guests[guest.unit.name]
         self._remember(guest)
-        self._leaving.add(guest)
         self._spawn(self._leave(guest, 2 * LINGER_SECONDS))
         return {**receipt.describe(), "seconds": max(0.0, now - guest.added_at), "refused_waiting": waiting}
 
@@ -263,14 +251,11 @@ class Guests:
             del self._last[next(iter(self._last))]
 
     async def _leave(self, guest: Guest, seconds: float) -> None:
-        """See the connections of ``guest`` to their end, and keep its figures."""
+        """See the connections of ``guest`` to their end, and let go of it."""
         await guest.admission.close(seconds)
         await guest.way.close()
-        if guest in self._leaving:
-            self._leaving.remove(guest)
-            figures = guest.admission.statistics()
-            self._past_accepted += figures.accepted
-            self._past_refused.update(figures.refused)
+        # They hold each other, and would wait for a full collection of garbage, which is seldom.
+        del guest.admission, guest.way
 
     def _restore(self, record: dict[str, Any]) -> None:
         """Let a guest in as it stood. One that cannot be is reported and left out: its VM has gone with its way in."""

@@ -96,7 +96,8 @@ class HybridDialer:
         return 0
 
     async def close(self) -> None:
-        """Nothing is left to be closed after the connection."""
+        """Nothing is left to be closed after the connection; it and what tries again let go of each other."""
+        del self._retry
 
     def describe(self) -> dict[str, Any]:
         """Its state, as ``bus guest list`` shows it."""

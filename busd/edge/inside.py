@@ -84,6 +84,8 @@ class Inside:
         self._pump.receive(self._session, [reply])
 
     async def _serve(self, subject: str, facts: dict[str, Any], principal: Principal) -> dict[str, Any]:
+        if not principal.is_node:  # whatever the policy says: a rule for $bus.> must not hand a tenant the node
+            raise BusError(Code.DENIED, action="call", subject=subject, reason="it is for the node only")
         service = self._services.get(subject)
         if service is None:
             raise BusError(Code.REQUEST_INVALID, subject=subject, reason="the broker has no such service")

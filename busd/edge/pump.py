@@ -22,8 +22,13 @@ clock: Final[Callable[[], float]] = time.monotonic
 """The bus's clock. The same one as asyncio's and uvloop's own, but finer than uvloop's millisecond."""
 
 
-BUSY_GAP_SECONDS: Final = 150e-6
-"""Frames that come closer together than this have someone waiting for the next one."""
+BUSY_GAP_SECONDS: Final = 300e-6
+"""Frames that come closer together than this may have someone waiting for the next one: a round trip of calls takes as
+long on a slow machine while the loop sleeps in between."""
+
+VAIN: Final = 8
+"""Frames in quick succession that are let pass after the loop has polled in vain, before it tries again. So those that
+come at intervals just too long for it cost a ninth of a poll each (KVM's halt polling shrinks for the same reason)."""
 
 
 LEAVING_AT_ONCE: Final = 4
@@ -33,6 +38,11 @@ AHEAD_SECONDS: Final = 1.0
 """How far ahead of its rates an account may be on a link that cannot be read more slowly."""
 
 
+TIMED: Final = 61
+"""One of so many reads is timed, which costs under 0.1 us a read. A prime: of senders who take turns not always the
+same is."""
+
+
 class Link(Protocol):
     """What the pump needs of a connection."""
 
@@ -40,15 +50,29 @@ class Link(Protocol):
         """Write what waits for the session, as far as the peer takes it; close when the session is over."""
 
 
+class _Gone:
+    """Stands for a connection that is gone: what still waited for it, nobody takes."""
+
+    __slots__ = ()
+
+    def flush(self) -> None:
+        pass
+
+
+_GONE: Final = _Gone()
+
+
 class Pump:
     """One bus and one event loop.
 
     While frames come in quick succession the loop polls for the next one for ``busy_poll`` seconds before it sleeps:
     to be woken costs a process more than most of its work here, and in the ping-pong of calls each side waits for the
-    other (Linux does the same for sockets, net.core.busy_poll). A quiet bus sleeps.
+    other (Linux does the same for sockets, net.core.busy_poll). A quiet bus sleeps, and so does one on which nothing
+    comes while it polls.
     """
 
     __slots__ = (
+        "_began",
         "_busy_poll",
         "_due",
         "_finished",
@@ -58,6 +82,8 @@ class Pump:
         "_polling",
         "_scheduled",
         "_timer",
+        "_untimed",
+        "_vain",
         "bus",
         "turns",
     )
@@ -67,13 +93,18 @@ class Pump:
         self._busy_poll = busy_poll
         self._last = -inf
         self._polling = False
+        self._began = -inf
+        """When it began to poll."""
+        self._vain = 0
+        """Frames to be let pass before it polls again."""
         self._loop = loop
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = inf
         self._finished: asyncio.Event | None = None
         self._leaving: deque[Callable[[], None]] = deque()
-        self.turns = Turns(loop, clock, self._finish_turn)
+        self._untimed = 1
+        self.turns = Turns(loop, clock, self._finish_turn, time.thread_time)
         """Who else has work to be done, in turns."""
 
     def receive(self, session: Session, frames: list[bytes]) -> None:
@@ -82,6 +113,10 @@ class Pump:
         receive = self.bus.receive
         for frame in frames:
             receive(session, frame, now)
+        self._untimed -= 1
+        if not self._untimed:
+            self._untimed = TIMED
+            self.bus.routed(clock() - now)
         if session.account.paced:
             self._police(session, now)
         if not self._scheduled:
@@ -90,6 +125,14 @@ class Pump:
         if now - self._last < BUSY_GAP_SECONDS and not self._polling:
             self._poll_soon(now)
         self._last = now
+
+    def begin(self) -> float:
+        """Something was read that waits for its turn: when, if that is to be timed, else 0."""
+        self._untimed -= 1
+        if self._untimed:
+            return 0.0
+        self._untimed = TIMED
+        return clock()
 
     def _police(self, session: Session, now: float) -> None:
         """One whose link cannot be read more slowly (CURVE) ends when it is too far ahead of what it may do."""
@@ -113,8 +156,13 @@ class Pump:
         self.wake()
 
     def detach(self, session: Session) -> None:
-        """The connection of ``session`` is gone."""
+        """The connection of ``session`` is gone.
+
+        The two forget each other: with the megabytes that it may have read and that nobody is charged for any more,
+        they would wait for a full collection of garbage, which is seldom while the bus is busy.
+        """
         self.bus.detach(session, clock())
+        session.link = _GONE
         self.wake()
 
     def see_off(self, leave: Callable[[], None]) -> None:
@@ -158,8 +206,12 @@ class Pump:
     def _poll_soon(self, now: float) -> None:
         """Something came: if that was soon after the last time, look for the next before sleeping."""
         if not self._polling and now - self._last < BUSY_GAP_SECONDS and self._busy_poll:
-            self._polling = True
-            self._loop.call_soon(self._poll)
+            if self._vain:
+                self._vain -= 1
+            else:
+                self._polling = True
+                self._began = now
+                self._loop.call_soon(self._poll)
         self._last = now
 
     def _poll(self) -> None:
@@ -168,6 +220,7 @@ class Pump:
             self._loop.call_soon(self._poll)
         else:
             self._polling = False
+            self._vain = VAIN if self._last == self._began else 0
 
     def _finish_turn(self) -> None:
         """Others had their turn: write what that made ready."""

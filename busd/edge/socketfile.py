@@ -225,7 +225,7 @@ def _open_one(name: str, directory: int, walked: str) -> int:
         if error.errno in (errno.ENOTDIR, errno.ELOOP) and os.path.islink(walked):
             reason = f"{walked} is a symbolic link; give the path with {os.path.realpath(walked)}"
         elif error.errno == errno.ENOENT:
-            reason = f"directory {walked} does not exist"
+            reason = f"directory {walked} does not exist: make it first"
         else:
             reason = f"{walked}: {error.strerror or error}"
     raise ValueError(reason)

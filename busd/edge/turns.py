@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from busd.core.account import Account
+from busd.core.account import LONG_SECONDS, Account
 from busd.core.session import Session
 
 TURN_SECONDS: Final = 250e-6
@@ -39,12 +39,21 @@ class Stepper(Protocol):
 class Turns:
     """The accounts that have work waiting, and their order."""
 
-    __slots__ = ("_clock", "_done", "_loop", "_order", "_scheduled", "_timer", "_waiting", "_work")
+    __slots__ = ("_began", "_clock", "_cpu", "_done", "_loop", "_order", "_scheduled", "_timer", "_waiting", "_work")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], done: Callable[[], None]) -> None:
-        """``done`` is called at the end of each turn in which something was done."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        done: Callable[[], None],
+        cpu: Callable[[], float] | None = None,
+    ) -> None:
+        """``done`` is called at the end of each turn in which something was done. ``cpu`` is the time that this thread
+        has run: nobody is charged for what the system gave to other processes. Without it, that is all of the time."""
         self._loop = loop
         self._clock = clock
+        self._cpu = cpu or clock
+        self._began = 0.0
         self._done = done
         self._work: dict[Account, deque[Stepper]] = {}
         self._order: deque[Account] = deque()
@@ -76,6 +85,7 @@ class Turns:
         """One turn: quanta for the accounts in order, until none has work or the turn is over."""
         self._scheduled = False
         now = self._clock()
+        self._began = self._cpu()
         spent = 0.0
         order = self._order
         while order and spent < TURN_SECONDS:
@@ -107,7 +117,12 @@ class Turns:
             else:
                 reads += 1
             before, now = now, self._clock()
-            account.take_time(now - before, now)
+            took = now - before
+            if took > LONG_SECONDS:
+                # On a busy machine most such steps were short, and the node was set aside meanwhile. All of the turn's
+                # time, at most: this is a system call, too dear for each step.
+                took = min(took, self._cpu() - self._began)
+            account.take_time(took, now)
         return now - start + reads * READ_SECONDS, now
 
     def _wake_later(self, now: float) -> None:

@@ -1,8 +1,8 @@
 """What this busd is: its version and those of what it stands on."""
 
-import importlib.metadata
 import platform
 from dataclasses import dataclass
+from importlib.metadata import version as _version
 
 from busd import __version__
 from busd.ops.eventloop import choose
@@ -24,10 +24,13 @@ class About:
     """Event loop that the default configuration takes, with its version."""
     libzmq: str
     """Of the library that terminates network links."""
+    msgpack: str
+    """Of the library that reads and writes envelopes."""
 
     def __str__(self) -> str:
         return (
-            f"busd {self.version} (protocol {self.protocol}, Python {self.python}, {self.loop}, libzmq {self.libzmq})"
+            f"busd {self.version} (protocol {self.protocol}, Python {self.python}, {self.loop}, "
+            f"libzmq {self.libzmq}, msgpack {self.msgpack})"
         )
 
 
@@ -38,5 +41,5 @@ def about() -> About:
     from busproto.envelope import VERSION
 
     name = choose("auto")
-    loop = f"uvloop {importlib.metadata.version('uvloop')}" if name == "uvloop" else name
-    return About(__version__, VERSION, platform.python_version(), loop, zmq.zmq_version())
+    loop = f"uvloop {_version('uvloop')}" if name == "uvloop" else name
+    return About(__version__, VERSION, platform.python_version(), loop, zmq.zmq_version(), _version("msgpack"))

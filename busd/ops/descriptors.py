@@ -4,7 +4,7 @@ import resource
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Descriptors", "raise_limit"]
+__all__ = ["Descriptors", "raise_limit", "soft_limit"]
 
 RESERVED: Final = 128
 """Descriptors that are not for endpoints: listeners, HTTP (64), log, lock, the loop's own, accepted but refused."""
@@ -34,6 +34,11 @@ def raise_limit() -> Descriptors:
     except (OSError, ValueError):  # macOS caps the soft limit below an unlimited hard one
         pass
     return Descriptors(before, *_limits())
+
+
+def soft_limit() -> int:
+    """How many descriptors this process may have now."""
+    return _limits()[0]
 
 
 def _limits() -> tuple[int, int]:

@@ -7,7 +7,7 @@ from busd.ops.config import unknown_key
 from busd.ops.keys import DEFAULT, KEYS, Computed, Config, Key
 from busproto.errors import BusError
 
-__all__ = ["example", "explain", "find", "show", "show_json"]
+__all__ = ["by_section", "example", "explain", "find", "show", "show_json"]
 
 _WIDTH = 110
 
@@ -47,7 +47,7 @@ def explain(key: Key, current: Config | BusError) -> str:
 def show(config: Config, *, origin: bool) -> str:
     """The configuration in effect as TOML that busd would read; with ``origin``, each value's source beside it."""
     lines: list[tuple[str, str]] = []
-    for section, keys in _by_section().items():
+    for section, keys in by_section().items():
         if section:
             lines += [("", ""), (f"[{section}]", "")]
         lines += [
@@ -80,7 +80,7 @@ def example() -> str:
         "# beside it < BUSD_* environment < flags. `busd check-config` tests a file, and\n"
         "# `busd config show --origin` says what came from where."
     ]
-    for section, keys in _by_section().items():
+    for section, keys in by_section().items():
         if section:
             blocks.append(f"[{section}]")
         blocks += [_example_entry(key) for key in keys]
@@ -96,7 +96,7 @@ def _example_entry(key: Key) -> str:
     return "\n".join([line for note in notes for line in _wrapped(note, "# ")] + [f"#{key.field} = {shown}"])
 
 
-def _by_section() -> dict[str, list[Key]]:
+def by_section() -> dict[str, list[Key]]:
     """The keys of each table, those outside any first, as TOML needs them."""
     sections: dict[str, list[Key]] = {}
     for key in KEYS.values():

@@ -1,7 +1,8 @@
-"""When Python looks for garbage: seldom and small while messages pass, thoroughly when nobody waits.
+"""When Python looks for garbage: often at the little that is new, and seldom at all that there is.
 
-A full collection looks at every object there is: with thousands of endpoints that is tens of milliseconds in which
-nothing is routed. What the bus holds is freed by counting references; only exceptions and tasks leave cycles.
+A full collection looks at every object: with ten thousand endpoints that takes 100 ms, in which nothing is routed. What
+the bus holds is freed by counting references; only exceptions and tasks leave cycles, and they are not old. So what
+has outlived a few seconds is not looked at again (gc.freeze), but for once an hour, if nobody waits.
 """
 
 import asyncio
@@ -10,16 +11,23 @@ from collections.abc import Callable
 from typing import Final
 
 PERIOD_SECONDS: Final = 5.0
-"""How often it is asked whether the bus is quiet."""
+"""How often what is new is looked at."""
 
-LONGEST_SECONDS: Final = 600.0
-"""Then it is done even if it never is: cycles must not pile up for ever."""
+THOROUGH_SECONDS: Final = 3600.0
+"""After which all that there is is looked at, as soon as nothing has passed for a period."""
+
+LONGEST_SECONDS: Final = 6 * THOROUGH_SECONDS
+"""Then that is done even if something always passes: cycles must not pile up for ever."""
+
+FEW: Final = 1
+"""Collections of the middle generation in a period, after which the oldest has so few objects (some 7,000 each) that it
+is looked at too. After more, when thousands attach at once, that would be a stall."""
 
 _NEVER: Final = 1_000_000
 
 
 class Garbage:
-    """Full collections at quiet moments, instead of whenever enough objects were made."""
+    """Small collections all the time and a full one at a quiet moment, not whenever enough objects were made."""
 
     def __init__(self, activity: Callable[[], int]) -> None:
         """``activity`` is a number that grows when something passes."""
@@ -30,8 +38,7 @@ class Garbage:
     def start(self) -> None:
         """From now on; what there is already is taken to stay."""
         self._before = gc.get_threshold()
-        gc.collect()
-        gc.freeze()
+        _collect_all()
         gc.set_threshold(self._before[0], self._before[1], _NEVER)
         self._task = asyncio.get_running_loop().create_task(self._collect_on())
 
@@ -50,6 +57,15 @@ class Garbage:
             await asyncio.sleep(PERIOD_SECONDS)
             waited += PERIOD_SECONDS
             passed, seen = self._activity() - seen, self._activity()
-            if not passed or waited >= LONGEST_SECONDS:
-                gc.collect()
+            if waited >= (LONGEST_SECONDS if passed else THOROUGH_SECONDS):
+                _collect_all()
                 waited = 0.0
+            else:
+                gc.collect(2 if gc.get_count()[2] <= FEW else 1)
+                gc.freeze()
+
+
+def _collect_all() -> None:
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

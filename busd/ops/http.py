@@ -1,13 +1,16 @@
-"""HTTP for operators: /metrics, /healthz, /readyz and /statusz, on a listener that only this machine reaches.
+"""HTTP for operators: /metrics, /healthz, /readyz, /statusz and the console, on a listener that only this machine
+reaches.
 
 There is no authentication, so everything rests on who can reach it: ``busd.ops.address`` can express nothing but this
 machine, and a request over TCP whose Host is not a loopback name is refused, because a web page can make a visitor's
-browser send requests to 127.0.0.1 under a name of the page's own (DNS rebinding).
+browser send requests to 127.0.0.1 under a name of the page's own (DNS rebinding). Under its own name it cannot read
+the answer, and what browsers say of themselves (Sec-Fetch-Site) is refused as well.
 
 Imports aiohttp: import this module when the bus is open already.
 """
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -18,6 +21,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from busd.ops.address import TcpAddress, is_loopback
+from busd.ops.console.collector import Console
+from busd.ops.console.pages import HEADERS, ConsolePages
 from busd.ops.listen import HttpListener
 from busd.ops.metrics import Metrics
 from busd.ops.status import Observed, State, document
@@ -51,17 +56,28 @@ class HttpStatistics:
     """Refused because of their Host header."""
     evicted: int
     """Connections closed to make room for a newer one."""
+    foreign_sites: int = 0
+    """Refused because a browser sent them for another site's page."""
+    viewers: int = 0
+    """Streams of the console that are open now."""
+    viewers_evicted: int = 0
+    """Streams of the console that were cut off, because they were not read."""
+    connections_limit: int = CONNECTIONS
+    """Connections that can be open at once."""
 
 
 class HttpServer:
     """Serves a node's figures on an open listener, from ``start`` to ``stop``."""
 
-    def __init__(self, listener: HttpListener, source: Observed) -> None:
+    def __init__(self, listener: HttpListener, source: Observed, console: Console | None = None) -> None:
+        """``source`` has the node's figures, ``console`` what is shown live; without it there is no such page."""
         self.url: Final = listener.url
         """Where it listens: ``http://127.0.0.1:9850`` or ``unix:///path``."""
         self._listener = listener
         self._source = source
-        self._metrics = Metrics(source)
+        self._metrics = Metrics(source, self.statistics)
+        self._console = console
+        self._pages = None if console is None else ConsolePages(console)
         self._server: asyncio.Server | None = None
         self._runner = web.AppRunner(
             self._application(),
@@ -70,7 +86,7 @@ class HttpServer:
             keepalive_timeout=IDLE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
-        self._requests = self._foreign = self._evicted = 0
+        self._requests = self._foreign_hosts = self._foreign_sites = self._evicted = 0
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -81,17 +97,28 @@ class HttpServer:
         """Close the listener and every connection. May be called whether or not ``start`` was."""
         if self._server is not None:
             self._server.close()
+        if self._console is not None:
+            await self._console.close()  # else its streams would be waited for
         await self._runner.cleanup()
         self._listener.close()
 
     def statistics(self) -> HttpStatistics:
-        """Connections and requests."""
+        """Connections, requests and viewers."""
         server = self._runner.server
-        return HttpStatistics(len(server.connections) if server else 0, self._requests, self._foreign, self._evicted)
+        return HttpStatistics(
+            connections=len(server.connections) if server else 0,
+            requests=self._requests,
+            foreign_hosts=self._foreign_hosts,
+            evicted=self._evicted,
+            foreign_sites=self._foreign_sites,
+            viewers=0 if self._console is None else self._console.viewers,
+            viewers_evicted=0 if self._pages is None else self._pages.evicted,
+        )
 
     def _application(self) -> web.Application:
         guard = [self._guard_host] if isinstance(self._listener.address, TcpAddress) else []
-        app = web.Application(middlewares=[self._finish, *guard], client_max_size=1024)
+        app = web.Application(middlewares=[self._count, *guard, self._guard_site, _explain], client_max_size=1024)
+        app.on_response_prepare.append(_add_headers)
         for path, page in {
             "/": self._index,
             "/metrics": self._render_metrics,
@@ -100,6 +127,8 @@ class HttpServer:
             "/statusz": self._status,
         }.items():
             app.router.add_get(path, page)
+        if self._pages is not None:
+            self._pages.add_to(app.router)
         return app
 
     def _connection(self) -> asyncio.Protocol:
@@ -112,26 +141,33 @@ class HttpServer:
         return server()
 
     @web.middleware
-    async def _finish(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._requests += 1
-        response = await handler(request)
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        return await handler(request)
 
     @web.middleware
     async def _guard_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if is_loopback_host(request.headers.get("Host", "")):
             return await handler(request)
-        self._foreign += 1
+        self._foreign_hosts += 1
         reason = "the Host header must name this machine: localhost or a loopback address"
         return web.json_response({"error": reason}, status=421)
 
+    @web.middleware
+    async def _guard_site(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.headers.get("Sec-Fetch-Site", "").strip().lower() != "cross-site":
+            return await handler(request)
+        self._foreign_sites += 1
+        return web.json_response({"error": "another site's page sent this request; type the address in"}, status=403)
+
     async def _index(self, request: web.Request) -> web.Response:
+        """The console for a browser, and for anything else the pages that there are."""
+        if self._pages is not None and "text/html" in request.headers.get("Accept", "").lower():
+            return self._pages.index()
         return web.json_response({"pages": ["/metrics", "/healthz", "/readyz", "/statusz"]})
 
     async def _render_metrics(self, request: web.Request) -> web.Response:
-        page, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        page, content_type = await self._metrics.render(request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -152,6 +188,25 @@ class HttpServer:
         statistics = self._source.statistics()
         own = {"degraded": statistics.degraded, "http": document(self.statistics())}
         return web.json_response(document(statistics) | own)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer says, those of aiohttp itself and streams included."""
+    response.headers.update(HEADERS)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+@web.middleware
+async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say what is wrong as JSON, as everything else here."""
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        if error.content_type != "application/json":
+            error.content_type = "application/json"
+            error.text = json.dumps({"error": error.reason})
+        raise
 
 
 def _own_faults() -> logging.Logger:

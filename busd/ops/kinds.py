@@ -201,7 +201,12 @@ class Names:
     """A list of names; in the environment and in flags separated by commas."""
 
     metavar = "NAME,..."
-    takes = "a list of names (lower-case letters, digits, - and _)"
+
+    def __init__(self, most: int | None = None, never: str = "") -> None:
+        """At most ``most`` of them, and ``never`` is none of them."""
+        self.most, self.never = most, never
+        bound = "" if most is None else f"at most {most} "
+        self.takes = f"a list of {bound}names (lower-case letters, digits, - and _)"
 
     def read(self, raw: object, *, text: bool) -> tuple[str, ...]:
         if text and isinstance(raw, str):
@@ -211,6 +216,10 @@ class Names:
         names = tuple(Name().read(item, text=text) for item in raw)
         if len(set(names)) != len(names):
             raise ValueError("names one of its entries twice")
+        if self.most is not None and len(names) > self.most:
+            raise ValueError(f"names {len(names)}; takes {self.takes}")
+        if self.never and self.never in names:
+            raise ValueError(f"'{self.never}' cannot be one of them")
         return names
 
     def show(self, value: tuple[str, ...]) -> str:

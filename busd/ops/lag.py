@@ -61,8 +61,11 @@ class LoopLag:
 
     def statistics(self) -> LagStatistics:
         """The figures so far."""
-        age = clock() - self._turned if self._loop else 0.0
-        return LagStatistics(self._last, self._peak, age, self._samples.statistics())
+        return LagStatistics(self._last, self._peak, self.age(), self._samples.statistics())
+
+    def age(self) -> float:
+        """Seconds since the newest sample; 0.0 before ``start``."""
+        return clock() - self._turned if self._loop else 0.0
 
     def _arm(self) -> None:
         assert self._loop is not None

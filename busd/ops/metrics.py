@@ -3,22 +3,23 @@
 Counters live in the broker and only grow: sums over live objects would fall when one leaves (rabbitmq-server #2783).
 Labels have closed sets of values (``DOMAINS``): an endpoint's or a subject's name as a label would make a new series
 for each (the NATS exporter's #376). Every value is there from the start, at 0, so that a rate sees its first step.
-Those of components are in ``busd.ops.componentmetrics``: theirs are names that an operator configured.
+Those of components are in ``busd.ops.componentmetrics``, and those of tenants in ``busd.ops.tenantmetrics``: theirs
+are names that an operator configured.
 """
 
+import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from busd.core.account import RATES
 from busd.core.principal import BOUNDARIES
@@ -26,9 +27,12 @@ from busd.core.quotas import COUNTED, SHARED
 from busd.core.reasons import Departure, Drop
 from busd.core.rules import VERBS
 from busd.core.statistics import HistogramStatistics
-from busd.ops.componentmetrics import component_metrics
+from busd.ops.componentmetrics import COMPONENT_FAMILIES, component_metrics, own_metrics
+from busd.ops.page import write_page
 from busd.ops.policyadmin import RELOADS
-from busd.ops.status import NodeStatistics, Observed, State
+from busd.ops.processmetrics import ProcessMetrics
+from busd.ops.status import HttpFigures, NodeStatistics, Observed, State
+from busd.ops.tenantmetrics import TENANT_FAMILIES, tenant_metrics
 from busproto.envelope import OUTCOMES
 from busproto.errors import ENTRIES, Code
 
@@ -57,6 +61,7 @@ DOMAINS: Final[Mapping[str, tuple[str, ...]]] = {
     "rate": RATES,
     "verb": VERBS,
     "result": RELOADS,
+    "unwanted": ("host", "site", "evicted", "viewer"),
 }
 """Closed sets that label values come from. ``reason`` is a drop, departure, refusal or error; of refusals the second
 row is for TCP only. ``resource`` is a quota, or one of the ``shared``."""
@@ -76,7 +81,7 @@ class Family(NamedTuple):
     """Label names, and the domain that each takes its values from."""
 
 
-BUILD_LABELS: Final = ("version", "protocol", "loop")
+BUILD_LABELS: Final = ("version", "protocol", "python", "loop", "libzmq")
 """Labels of busd_build_info: fields of the node's statistics, one value each in a process's life."""
 
 LISTENING: Final = "listening"
@@ -84,13 +89,35 @@ LISTENING: Final = "listening"
 
 _BOUNDARY: Final = {"boundary": "boundary"}
 
+
+def _unwanted(http: HttpFigures) -> dict[str, int]:
+    return {
+        "host": http.foreign_hosts,
+        "site": http.foreign_sites,
+        "evicted": http.evicted,
+        "viewer": http.viewers_evicted,
+    }
+
+
 FAMILIES: Final = (
     Family("busd_ready", "gauge", "1 if clients can attach and call.", lambda s: int(s.state == State.READY)),
     Family("busd_uptime_seconds", "gauge", "Seconds since the node started.", lambda s: s.uptime_seconds),
     Family("busd_endpoints", "gauge", "Attached endpoints.", lambda s: s.bus.endpoints, _BOUNDARY),
     Family("busd_endpoints_limit", "gauge", "Endpoints that can be attached at once.", lambda s: s.endpoints_limit),
-    Family("busd_subscriptions", "gauge", "Standing subscriptions.", lambda s: s.bus.subscriptions),
-    Family("busd_services", "gauge", "Standing offers to serve.", lambda s: s.bus.services),
+    Family(
+        "busd_subscriptions",
+        "gauge",
+        "Standing subscriptions, by boundary of the subscriber.",
+        lambda s: {boundary: each.subscriptions for boundary, each in s.bus.boundaries.items()},
+        _BOUNDARY,
+    ),
+    Family(
+        "busd_services",
+        "gauge",
+        "Standing offers to serve, by boundary of who serves.",
+        lambda s: {boundary: each.services for boundary, each in s.bus.boundaries.items()},
+        _BOUNDARY,
+    ),
     Family("busd_units", "gauge", "Units (VMs, containers, cards) that may attach.", lambda s: s.bus.units, _BOUNDARY),
     Family(
         "busd_accounts",
@@ -120,6 +147,7 @@ FAMILIES: Final = (
         {"resource": "shared"},
     ),
     Family("busd_calls_in_flight", "gauge", "Calls without a final reply.", lambda s: s.bus.calls_in_flight),
+    Family("busd_monitors", "gauge", "Calls that show somebody what passes (bus monitor).", lambda s: s.bus.monitors),
     Family(
         "busd_calls_waiting", "gauge", "Calls that wait for a component's hand-over.", lambda s: s.bus.waiting_calls
     ),
@@ -129,8 +157,20 @@ FAMILIES: Final = (
         "Calls that responders hold, those that nobody waits for any more included.",
         lambda s: s.bus.held_calls,
     ),
-    Family("busd_queued_messages", "gauge", "Envelopes waiting in outboxes.", lambda s: s.bus.queued_messages),
-    Family("busd_queued_bytes", "gauge", "Bytes waiting in outboxes.", lambda s: s.bus.queued_bytes),
+    Family(
+        "busd_queued_messages",
+        "gauge",
+        "Envelopes waiting in outboxes, by boundary of the receiver.",
+        lambda s: {boundary: each.queued_messages for boundary, each in s.bus.boundaries.items()},
+        _BOUNDARY,
+    ),
+    Family(
+        "busd_queued_bytes",
+        "gauge",
+        "Bytes waiting in outboxes, by boundary of the receiver.",
+        lambda s: {boundary: each.queued_bytes for boundary, each in s.bus.boundaries.items()},
+        _BOUNDARY,
+    ),
     Family(
         "busd_messages_received_total",
         "counter",
@@ -197,9 +237,9 @@ FAMILIES: Final = (
     Family(
         "busd_denials_total",
         "counter",
-        "Requests that policy did not allow, by verb.",
-        lambda s: s.bus.denials,
-        {"verb": "verb"},
+        "Requests that policy did not allow, by boundary of who asked and verb.",
+        lambda s: s.bus.denials_by_boundary,
+        {"boundary": "boundary", "verb": "verb"},
     ),
     Family(
         "busd_withdrawn_rights_total",
@@ -223,6 +263,18 @@ FAMILIES: Final = (
         {"result": "result"},
     ),
     Family(
+        "busd_policy_last_reload_successful",
+        "gauge",
+        "1 if the last reload, or the load at the start, took the policy on disk without an error in it.",
+        lambda s: int(s.policy.reloaded),
+    ),
+    Family(
+        "busd_policy_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When one last did, in seconds since 1970; 0: never.",
+        lambda s: s.policy.reloaded_at,
+    ),
+    Family(
         "busd_route_cache_entries",
         "gauge",
         "Subjects whose receivers are known without a look-up.",
@@ -233,6 +285,12 @@ FAMILIES: Final = (
         "counter",
         "Subjects whose receivers had to be looked up.",
         lambda s: s.bus.route_cache_misses,
+    ),
+    Family(
+        "busd_route_duration_seconds",
+        "histogram",
+        "Seconds from a frame's arrival until all of it was in outboxes, its turn included; of one read in 61.",
+        lambda s: s.bus.route_seconds,
     ),
     Family(
         "busd_call_duration_seconds",
@@ -255,7 +313,13 @@ FAMILIES: Final = (
         lambda s: s.edge.handshaking,
         _BOUNDARY,
     ),
-    Family("busd_held_bytes", "gauge", "Bytes of half-received frames.", lambda s: s.edge.held_bytes),
+    Family(
+        "busd_held_bytes",
+        "gauge",
+        "Bytes of half-received frames, by boundary of the sender.",
+        lambda s: s.edge.held_bytes,
+        _BOUNDARY,
+    ),
     Family(
         "busd_audit_records_total",
         "counter",
@@ -346,33 +410,74 @@ FAMILIES: Final = (
         "Seconds that the event loop called a timer after its time, sampled ten times a second.",
         lambda s: s.lag.samples,
     ),
+    Family(
+        "busd_http_connections",
+        "gauge",
+        "Connections open at the HTTP listener.",
+        lambda s: s.http.connections if s.http else None,
+    ),
+    Family(
+        "busd_http_connections_limit",
+        "gauge",
+        "Connections that can be open there at once.",
+        lambda s: s.http.connections_limit if s.http else None,
+    ),
+    Family(
+        "busd_http_requests_total",
+        "counter",
+        "Requests answered, whatever the answer.",
+        lambda s: s.http.requests if s.http else None,
+    ),
+    Family(
+        "busd_http_refused_total",
+        "counter",
+        "Requests refused for their Host (host) or for a page of another site (site), connections closed for a newer "
+        "one (evicted), streams cut off because they were not read (viewer).",
+        lambda s: _unwanted(s.http) if s.http else None,
+        {"reason": "unwanted"},
+    ),
+    Family(
+        "busd_http_viewers",
+        "gauge",
+        "Streams of the console that are open.",
+        lambda s: s.http.viewers if s.http else None,
+    ),
+    Family(
+        "busd_components_supervised",
+        "gauge",
+        "1 while the node watches its components; 0 if policy, or the loss of its own session, keeps it from that.",
+        lambda s: int(not s.unsupervised),
+    ),
 )
 
 
+TAKEN: Final = frozenset(
+    {"busd_build_info", *(family.name for family in (*FAMILIES, *COMPONENT_FAMILIES, *TENANT_FAMILIES))}
+)
+"""Names that no metric of a component's own can have."""
+
+
 class Metrics:
-    """A registry of its own that holds the node's metrics and those of its process (``process_*``)."""
+    """The node's metrics, and those of its process (``process_*``), read when a page is asked for."""
 
-    def __init__(self, source: Observed) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_NodeCollector(source))
-        ProcessCollector(registry=self._registry)
-
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The page and its content type: Prometheus text, or OpenMetrics if ``accept`` (the header) asks for it."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
-
-
-class _NodeCollector(Collector):
-    def __init__(self, source: Observed) -> None:
+    def __init__(self, source: Observed, http: Callable[[], HttpFigures] | None = None) -> None:
+        """``source`` is the node, ``http`` has the figures of the server that asks."""
         self._source = source
+        self._http = http
+        self._process = ProcessMetrics()
+        self._clashes: Counter[str] = Counter()
+        self._one_at_a_time = asyncio.Lock()
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not read a node that has not started."""
-        return ()
+    async def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page and its content type: Prometheus text, or OpenMetrics if ``accept`` (the header) asks for it."""
+        async with self._one_at_a_time:  # each has its turn of the loop, and together they have no more
+            process = await self._process.collect()
+            return await write_page(itertools.chain(self._collect(), process), accept)
 
-    def collect(self) -> Iterator[Metric]:
+    def _collect(self) -> Iterator[Metric]:
         statistics = self._source.statistics()
+        if self._http is not None:
+            statistics = replace(statistics, http=self._http())
         info = GaugeMetricFamily("busd_build_info", "Versions of this busd; always 1.", labels=list(BUILD_LABELS))
         info.add_metric([str(getattr(statistics, label)) for label in BUILD_LABELS], 1)
         yield info
@@ -380,7 +485,10 @@ class _NodeCollector(Collector):
             figures = family.read(statistics)
             if figures is not None:
                 yield _family(family, figures)
-        yield from component_metrics(statistics.components.values())
+        yield from tenant_metrics(statistics.bus.tenants)
+        own = own_metrics(statistics.components.values(), TAKEN, self._clashes)
+        yield from component_metrics(statistics.components.values(), self._clashes)
+        yield from own
 
 
 def _family(family: Family, figures: int | float | Mapping[Any, int] | HistogramStatistics) -> Metric:

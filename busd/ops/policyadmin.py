@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ class PolicyAdminStatistics:
     """What is in effect."""
     reloads: Mapping[str, int]
     """Reloads since the node started, by ``RELOADS``."""
+    reloaded: bool
+    """Whether the last reload, or the load at the start, took what is on disk, without an error in it."""
+    reloaded_at: float
+    """When one last did, in seconds since 1970; 0: never."""
 
 
 def read_policy(folder: Path, *, named: bool = False) -> Policy:
@@ -53,6 +58,7 @@ class PolicyAdmin:
         find: Callable[[str], Principal | None],
         *,
         named: bool = False,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
@@ -61,7 +67,11 @@ class PolicyAdmin:
             apply: puts a valid policy into effect; how many subscriptions and services it withdrew.
             find: the principal of an attached endpoint, by the endpoint's name.
             named: somebody chose the folder, so that it must be there.
+            wall: seconds since 1970.
         """
+        self._wall = wall
+        self._reloaded = not current().errors
+        self._reloaded_at = wall() if self._reloaded else 0.0
         self._folder = folder
         self._current = current
         self._apply = apply
@@ -81,9 +91,11 @@ class PolicyAdmin:
                 policy = await self._read()
             except BusError:
                 self._reloads["failed"] += 1
+                self._reloaded = False
                 raise
             withdrawn = self._apply(policy)
             self._reloads["ok"] += 1
+            self._reloaded, self._reloaded_at = True, self._wall()
         return {**_outline(policy), "withdrawn": withdrawn}
 
     async def show(self, request: Request, caller: Principal) -> dict[str, Any]:
@@ -132,7 +144,9 @@ class PolicyAdmin:
     def statistics(self) -> PolicyAdminStatistics:
         """Figures of the policy and its reloads."""
         policy = self._current()
-        return PolicyAdminStatistics(policy.source, policy.statistics(), dict(self._reloads))
+        return PolicyAdminStatistics(
+            policy.source, policy.statistics(), dict(self._reloads), self._reloaded, self._reloaded_at
+        )
 
     def services(self) -> dict[str, Callable[[Request, Principal], Any]]:
         """The services, by subject."""

@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Final, NoReturn, Protocol
 
 from busd.ops.eventloop import choose, factory
 from busd.ops.keys import Config
 from busd.ops.logs import LogLimiter, configure, event
 from busd.ops.status import NodeStatistics, Observed
+from busd.ops.systemd import ServiceManager
 
 __all__ = ["STOP_MARGIN", "Runnable", "run"]
 
@@ -35,6 +37,10 @@ class Runnable(Observed, Protocol):
         """Close the listeners, drain within the grace, close everything."""
         ...
 
+    def stuck_seconds(self) -> float:
+        """Since the loop's timers ran last."""
+        ...
+
 
 def run(config: Config, make: Callable[[Config], Runnable]) -> int:
     """Run the node that ``make`` makes until a signal ends it. Returns the process's exit status.
@@ -43,19 +49,24 @@ def run(config: Config, make: Callable[[Config], Runnable]) -> int:
         BusError: the node could not start.
     """
     configure(config.log.level, config.log.format)
-    with asyncio.Runner(loop_factory=factory(choose(config.loop))) as runner:
-        return runner.run(_serve(config, make))
+    with (
+        closing(ServiceManager(os.environ)) as manager,
+        asyncio.Runner(loop_factory=factory(choose(config.loop))) as runner,
+    ):
+        return runner.run(_serve(config, make, manager))
 
 
-async def _serve(config: Config, make: Callable[[Config], Runnable]) -> int:
+async def _serve(config: Config, make: Callable[[Config], Runnable], manager: ServiceManager) -> int:
     faults = LogLimiter(_log)
     _report_faults(faults)
     ended = _on_signals()
     node = make(config)
     await node.start()
     _log_start(config, node.statistics())
+    manager.ready(node.statistics, node.stuck_seconds)
     number = await ended
     asked = time.monotonic()
+    manager.stopping(config.drain.grace_seconds + STOP_MARGIN)
     try:
         async with asyncio.timeout(config.drain.grace_seconds + STOP_MARGIN):
             await node.stop()

@@ -14,9 +14,11 @@ from busd.ops.policyadmin import PolicyAdminStatistics
 __all__ = [
     "ComponentStatistics",
     "EdgeStatistics",
+    "HttpFigures",
     "NodeStatistics",
     "Observed",
     "OperationStatistics",
+    "OwnMetric",
     "SocStatistics",
     "State",
     "ZapStatistics",
@@ -47,8 +49,8 @@ class EdgeStatistics:
     """Connections refused before they could say a word, by boundary and reason."""
     handshaking: Mapping[str, int]
     """Connections that have not said hello, by boundary."""
-    held_bytes: int
-    """Bytes of half-received frames."""
+    held_bytes: Mapping[str, int]
+    """Bytes of half-received frames, by boundary."""
 
 
 class ZapStatistics(Protocol):
@@ -127,6 +129,66 @@ class OperationStatistics(Protocol):
         """Upper bound in seconds, and calls that took no longer."""
 
 
+class OwnMetric(Protocol):
+    """A metric of a component's own: a frozen dataclass with at least these, all of it within bounds."""
+
+    @property
+    def name(self) -> str:
+        """Without the component's; a counter's ends in ``_total``."""
+
+    @property
+    def kind(self) -> str:
+        """``counter`` or ``gauge``."""
+
+    @property
+    def help(self) -> str:
+        """What it counts."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of its labels."""
+
+    @property
+    def samples(self) -> Mapping[tuple[str, ...], float]:
+        """Its values, by the values of the labels."""
+
+
+class HttpFigures(Protocol):
+    """The HTTP server: a frozen dataclass with at least these."""
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+
+    @property
+    def connections_limit(self) -> int:
+        """Most that can be."""
+
+    @property
+    def requests(self) -> int:
+        """Answered, whatever the answer."""
+
+    @property
+    def foreign_hosts(self) -> int:
+        """Refused because of their Host header."""
+
+    @property
+    def foreign_sites(self) -> int:
+        """Refused because a browser sent them for another site's page."""
+
+    @property
+    def evicted(self) -> int:
+        """Connections closed to make room for a newer one."""
+
+    @property
+    def viewers(self) -> int:
+        """Streams of the console that are open now."""
+
+    @property
+    def viewers_evicted(self) -> int:
+        """Streams of the console that were cut off."""
+
+
 class ComponentStatistics(Protocol):
     """A component that the node keeps running: a frozen dataclass with at least these."""
 
@@ -163,8 +225,28 @@ class ComponentStatistics(Protocol):
         """Of one core, over 10 s."""
 
     @property
+    def budget_memory_bytes(self) -> int:
+        """Memory that it may use; 0 while that is not known."""
+
+    @property
+    def budget_cpu_percent(self) -> float:
+        """The same of CPU."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it says that it is well."""
+
+    @property
     def operations(self) -> Mapping[str, OperationStatistics]:
         """Its operations, by name."""
+
+    @property
+    def metrics(self) -> Sequence[OwnMetric]:
+        """Those of its own."""
+
+    @property
+    def metrics_refused(self) -> int:
+        """Of its own, that were not taken."""
 
 
 FAILED: Final = "failed"
@@ -220,8 +302,12 @@ class NodeStatistics:
     """The audit log; None where there is none."""
     soc: SocStatistics | None = None
     """The listener of the SoC boundary; None where there is none."""
+    libzmq: str = ""
+    """Version of libzmq."""
+    http: HttpFigures | None = None
+    """The HTTP server that is asked."""
     unsupervised: str = ""
-    """Why no component is kept running; empty if they are."""
+    """Why components are not watched, or none is kept running at all; empty if they are."""
 
     @property
     def degraded(self) -> dict[str, str]:
@@ -243,14 +329,18 @@ class Observed(Protocol):
 
 
 def document(value: Any) -> Any:
-    """``value`` as JSON has it: dataclasses become objects, and a mapping by pairs becomes an object of objects."""
+    """``value`` as JSON has it: dataclasses become objects, and a mapping by tuples one of objects."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: document(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
         result: dict[str, Any] = {}
         for key, item in value.items():
             if isinstance(key, tuple):
-                result.setdefault(str(key[0]), {})[str(key[1])] = document(item)
+                *path, last = map(str, key or ("",))
+                place = result
+                for step in path:
+                    place = place.setdefault(step, {})
+                place[last] = document(item)
             else:
                 result[str(key)] = document(item)
         return result

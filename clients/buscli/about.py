@@ -12,9 +12,14 @@ def bus_version() -> str:
 
 
 def version_text() -> str:
-    """What ``bus --version`` prints."""
+    """What ``bus --version`` prints: all that a bug report needs. Loads libzmq."""
+    from importlib.metadata import version
     from platform import python_implementation, python_version
+
+    import zmq
 
     from busproto.envelope import VERSION
 
-    return f"bus {bus_version()} (protocol {VERSION}, {python_implementation()} {python_version()})"
+    python = f"{python_implementation()} {python_version()}"
+    rest = f"asyncio, libzmq {zmq.zmq_version()}, msgpack {version('msgpack')}"
+    return f"bus {bus_version()} (protocol {VERSION}, {python}, {rest})"

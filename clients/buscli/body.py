@@ -51,7 +51,8 @@ def of_text(text: str, *, where: str = "BODY") -> bytes:
     try:
         value = jsonform.parse(text)
     except ValueError as error:
-        raise UsageError(f"bus: {where} is not a body: {error}", "bus help pub, or --raw to send it as it is") from None
+        raw = "" if where == "--deliver" else ", or --raw to send it as it is"
+        raise UsageError(f"bus: {where} is not a body: {error}", f"bus help pub{raw}") from None
     from busproto.envelope import pack
 
     return _bounded(pack(value), raw=True)

@@ -41,6 +41,7 @@ _LINES: Final[tuple[tuple[str, Callable[[Any], str]], ...]] = (
     ("keys were gone", _number("keyless")),
     ("refused as too large", _number("refused")),
     ("authentication failures", _number("unauthentic")),
+    ("keys quarantined", _number("quarantined")),
     ("key", lambda part: str(part.epoch)),
     ("key age", lambda part: duration(part.key_age) if part.key_messages else "-"),
     ("messages under key", _number("key_messages")),
@@ -79,6 +80,8 @@ class Figures:
         if failed := sum(part.unauthentic for part in self._parts.values()):
             said = f"{count(failed, 'record')} of tenant {printable(self.tenant)} failed authentication"
             output.note(f"{said}: somebody has written to the cache's memory, or there is a bug; its audit says more")
+        if keys := sum(getattr(part, "quarantined", 0) for part in self._parts.values()):
+            output.note(f"for that {count(keys, 'data key was', 'data keys were')} destroyed, with what it had sealed")
 
 
 def _figure(figure: Callable[[Any], str], part: Any) -> str:

@@ -33,6 +33,8 @@ _EXITS: Final[dict[int, Exit]] = {
 def _cures(error: BusError) -> list[str]:
     if error.code == Code.CACHE_CONFLICT:
         return ["bus cache get NAME --json, which says the generation"]
+    if error.code == Code.CACHE_TENANT_UNKNOWN:
+        return ["bus cache tenants, which lists those that there are"]
     return ["bus cache stats, which says what there is room for"] if error.code == Code.CACHE_ENTRIES else []
 
 

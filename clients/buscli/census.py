@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from buscli.units import binary_size
+from buscli.exits import Exit
+from buscli.parser import UsageError
+from buscli.units import binary_size, duration
 
 if TYPE_CHECKING:
     from busclient import Bus
@@ -15,10 +17,44 @@ OWNERSHIP: Final = ("component", "owner", "purpose")
 """Claims without which nobody can say whose an endpoint is and why it exists."""
 
 
+MEANT: Final = 3
+"""Endpoints that are named when a component's name was given instead."""
+
+
 async def ask(bus: "Bus", service: str, request: Any = None) -> Any:
-    """What the broker's own ``service`` answers. Raises as a call does."""
-    reply = await bus.call(service, request, timeout=TIMEOUT)
+    """What the broker's own ``service`` answers. Raises as a call does, and Denied also where the service refuses."""
+    from busclient.errors import Denied, ErrorReply
+    from busproto.errors import Code
+
+    try:
+        reply = await bus.call(service, request, timeout=TIMEOUT)
+    except ErrorReply as error:
+        if error.code != Code.DENIED:
+            raise
+        raise Denied.from_body(error.body()) from None
     return reply.payload
+
+
+async def find(bus: "Bus", name: str, command: str) -> dict[str, Any]:
+    """All that is known of the endpoint ``name``.
+
+    Raises UsageError, with cures for ``command``, if there is none. It offers the endpoints of a component of that
+    name, and no name that is merely close to it: the broker numbers them, so that is somebody else's.
+    """
+    from busclient.errors import ErrorReply
+    from busproto.errors import Code
+
+    try:
+        found: dict[str, Any] = await ask(bus, "$bus.inspect", {"endpoint": name})
+    except ErrorReply as error:
+        if error.code != Code.REQUEST_INVALID:
+            raise
+    else:
+        return found
+    meant = [row["endpoint"] async for row in endpoints(bus) if row["claims"].get("component") == name]
+    cures = [f"{command} {each}" for each in meant[:MEANT]]
+    said = f"{' '.join(command.split()[:2])}: no endpoint is called '{name}'"
+    raise UsageError(said, *cures, "bus list", "bus list --departed", exit=Exit.FAILED)
 
 
 async def endpoints(bus: "Bus") -> AsyncIterator[dict[str, Any]]:
@@ -61,6 +97,18 @@ async def traffic(bus: "Bus") -> dict[str, Any]:
 def unowned(row: Mapping[str, Any]) -> list[str]:
     """What a row's manifest does not say, so that nobody knows whose it is and what for."""
     return [key for key in OWNERSHIP if not row["claims"].get(key)]
+
+
+def monitored(row: Mapping[str, Any]) -> list[str]:
+    """What of the traffic an endpoint has itself shown, and since when: a sentence for each of its monitors."""
+    found = []
+    for tap in row.get("monitoring", ()):
+        what = ["everything" if len(tap["kinds"]) == 4 else " and ".join(tap["kinds"])]
+        what += [" ".join(tap["patterns"])] if tap["patterns"] else []
+        what += [f"of {tap[key]}" for key in ("tenant", "endpoint") if tap[key] is not None]
+        what += ["with payloads"] if tap["payload"] else []
+        found.append(f"{' '.join(what)} for {duration(tap['seconds'])}")
+    return found
 
 
 def fullest(charges: Mapping[str, Mapping[str, int]]) -> str:

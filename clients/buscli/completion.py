@@ -1,86 +1,19 @@
-"""Shell completion: one walk over the words typed so far, and three short scripts that ask for it.
-
-The scripts call ``bus __complete WORD...`` with the words after ``bus``, the last one being typed. It prints
-candidates, one a line, each with a tab and a description where there is one; the line ``:file`` asks the shell to
-complete a path.
-"""
+"""Shell completion: the walk over the words typed so far. The scripts that ask for it are in `buscli.shells`."""
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from buscli.output import printable
+from buscli.shells import FILE, Offer, assigned, matching
 from buscli.table import CONNECTION, FORM, NAMES, Argument, Command, commands, load
 
 if TYPE_CHECKING:
     from busclient import Bus
 
-FILE: Final = ":file"
 _LIVE_SECONDS: Final = 0.5
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]+")
 """What of the bus is offered to a shell: guests choose names there, so nothing that a shell could act on passes."""
-
-_BASH: Final = r"""# bash completion for bus. Load it with: source <(bus completion bash)
-_bus() {
-    local word rest
-    COMPREPLY=()
-    while IFS=$'\t' read -r word rest; do
-        if [[ $word == :file ]]; then
-            compopt -o filenames
-            mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]#=}")
-        else
-            COMPREPLY+=("$word")
-        fi
-    done < <("$1" __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
-}
-complete -F _bus bus
-"""
-
-_ZSH: Final = r"""#compdef bus
-# zsh completion for bus. Put it in a directory of $fpath as _bus, or load it with: source <(bus completion zsh)
-_bus() {
-    local line
-    local -a offers
-    for line in "${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
-        case $line in
-            (:file) _files ;;
-            (*$'\t'*) offers+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
-            (?*) offers+=("${line//:/\\:}") ;;
-        esac
-    done
-    (( $#offers )) && _describe bus offers
-}
-if [[ $funcstack[1] == _bus ]]; then _bus "$@"; else compdef _bus bus; fi
-"""
-
-_FISH: Final = r"""# fish completion for bus. Save it as ~/.config/fish/completions/bus.fish
-function __bus_complete
-    set -l words (commandline -opc)
-    set -l typed (commandline -ct)
-    for line in ($words[1] __complete $words[2..-1] "$typed" 2>/dev/null)
-        if test "$line" = ":file"
-            __fish_complete_path "$typed"
-        else
-            echo $line
-        end
-    end
-end
-complete -c bus -f -a '(__bus_complete)'
-"""
-
-_SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-
-
-def script(shell: str) -> str:
-    """The completion script for ``shell``: bash, zsh or fish."""
-    return _SCRIPTS[shell]
-
-
-class Offer(NamedTuple):
-    """One candidate."""
-
-    word: str
-    says: str = ""
 
 
 class _Typed:
@@ -98,8 +31,6 @@ class _Typed:
 
     def _take(self, word: str) -> None:
         if self.expects is not None:
-            if word == "=":  # bash splits --format=text into three words
-                return
             if self.expects.name == "--bus":
                 self.bus = word
             self.expects = None
@@ -118,7 +49,7 @@ class _Typed:
         if self._taken < len(self._places):
             return self._places[self._taken]
         last = self._places[-1] if self._places else None
-        return last if last is not None and last.arity == "many" else None
+        return last if last is not None and last.arity in ("many", "any") else None
 
     def option(self, name: str) -> Argument | None:
         return self._options.get(name)
@@ -129,15 +60,15 @@ def complete(words: list[str]) -> Iterator[Offer]:
     *before, typed = words or [""]
     globals_ = _Typed((*CONNECTION, *FORM), ())
     for index, word in enumerate(before):
-        if globals_.expects is None and not word.startswith("-") and word != "=":
+        if globals_.expects is None and not word.startswith("-"):
             return _complete_command(word, before[index + 1 :], typed, globals_.bus)
         globals_ = _Typed((*CONNECTION, *FORM), before[: index + 1])
     if globals_.expects is not None:
-        return _matching(typed.removeprefix("="), _values(globals_.expects, None))
+        return matching(typed, _values(globals_.expects, None))
     if typed.startswith("-"):
         names = [Offer(argument.name, argument.help) for argument in (*CONNECTION, *FORM)]
-        return _matching(typed, [*names, Offer("--help", "show help"), Offer("--version", "show versions")])
-    return _matching(typed, [Offer(command.name, command.help) for command in commands()])
+        return matching(typed, [*names, Offer("--help", "show help"), Offer("--version", "show versions")])
+    return matching(typed, [Offer(command.name, command.help) for command in commands()])
 
 
 def _complete_command(name: str, words: list[str], typed: str, bus: str | None) -> Iterator[Offer]:
@@ -152,31 +83,26 @@ def _complete_arguments(command: Command, words: list[str], typed: str, bus: str
             return _complete_arguments(action, [*words[:index], *words[index + 1 :]], typed, bus)
     actions = [Offer(action.word, action.help) for action in command.actions]
     if not command.runs:
-        return _matching(typed, actions)
+        return matching(typed, actions)
     arguments = command.all_arguments()
     state = _Typed(arguments, words)
     bus = state.bus or bus
     if state.expects is not None:
-        return _matching(typed.removeprefix("="), _values(state.expects, bus))
+        return matching(typed, _values(state.expects, bus))
     option, equals, value = typed.partition("=")
     if equals and (argument := state.option(option)) is not None:
-        found = _matching(value, _values(argument, bus))
-        return (offer if offer.word == FILE else Offer(f"{option}={offer.word}", offer.says) for offer in found)
+        return assigned(option, value, _values(argument, bus))
     if typed.startswith("-"):
-        return _matching(typed, _option_names(command))
+        return matching(typed, _option_names(command))
     if state.place is None:
         return iter(())
     # A path first: what bash is told to complete as one takes the place of what was offered before it.
-    return _matching(typed, [*_values(state.place, bus), *actions])
+    return matching(typed, [*_values(state.place, bus), *actions])
 
 
 def _option_names(command: Command) -> list[Offer]:
     offers = [Offer(argument.name, argument.help) for argument in command.all_arguments() if argument.is_option]
     return [*offers, Offer("--help", "show help")]
-
-
-def _matching(typed: str, offers: Iterable[Offer]) -> Iterator[Offer]:
-    return (offer for offer in offers if offer.word == FILE or offer.word.startswith(typed))
 
 
 def _values(argument: Argument, bus: str | None) -> Iterable[Offer]:
@@ -192,7 +118,7 @@ def _values(argument: Argument, bus: str | None) -> Iterable[Offer]:
             from busproto.codes import ENTRIES
 
             return [Offer(entry.name, str(entry.number)) for entry in ENTRIES.values()]
-        case "subject" | "endpoint" | "claim" | "component" | "place" | "job" | "root" | "tenant":
+        case "subject" | "endpoint" | "claim" | "component" | "place" | "job" | "root" | "tenant" | "guest" | "key":
             return [offer for offer in _live(argument.completes, bus) if _PLAIN_WORD.fullmatch(offer.word)]
         case "nothing":
             return []
@@ -224,7 +150,7 @@ async def _census(bus: "Bus", what: str) -> list[Offer]:
     """Endpoints, subjects, or the components that endpoints claim to be."""
     from buscli.census import endpoints
 
-    rows = [row async for row in endpoints(bus)]
+    rows = [row async for row in endpoints(bus) if row["endpoint"] != bus.endpoint]
     if what == "endpoint":
         return [Offer(row["endpoint"], row["claims"].get("component", "")) for row in rows]
     if what == "claim":
@@ -263,17 +189,29 @@ async def _cache(bus: "Bus", what: str) -> list[Offer]:
     return [Offer(row["tenant"], f"{row['entries']} entries") for row in shares]
 
 
+async def _units(bus: "Bus", what: str) -> list[Offer]:
+    """Guests, or the units whose keys are enrolled."""
+    from buscli.commands import guest, keys
+
+    if what == "guest":
+        return [Offer(row["name"], f"{row['tenant']}, {row['state']}") for row in await guest.guests(bus)]
+    listed = (await bus.call(f"{keys.SERVICE}list", {}, timeout=_LIVE_SECONDS)).payload
+    return [Offer(row["name"], row["tenant"]) for row in listed["keys"]]
+
+
 _SOURCES: Final = {
     "component": _components,
     "place": _components,
     "job": _deletion,
     "root": _deletion,
     "tenant": _cache,
+    "guest": _units,
+    "key": _units,
 }
 """Who knows the names; `_census` does of all others."""
 
 
 def serve_request(words: list[str]) -> None:
     """Print the candidates for ``bus __complete WORD...``."""
-    lines = [f"{word}\t{printable(says)}" if says else word for word, says in complete(words)]
-    print("\n".join(lines))
+    for offer in complete(words):
+        print(Offer(offer.word, printable(offer.says)).line)

@@ -98,6 +98,7 @@ def show_list(output: Output, rows: Sequence[Row]) -> None:
             )
             for row in rows
         ],
+        spare=("version", "age", "owner", "endpoint"),
     )
 
 

@@ -91,11 +91,11 @@ async def _until_stopped(command: Coroutine[Any, Any, int], *, ends_well: bool) 
     return Exit.TERMINATED if stopped and stopped[0] is signal.SIGTERM else Exit.INTERRUPTED
 
 
-async def first_of(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) -> bool:  # noqa: ASYNC109
-    """Wait until the first of ``waits`` ends, end the others, raise what it raised. False when ``timeout`` passed."""
+async def first_of(*waits: Coroutine[Any, Any, Any], seconds: float | None = None) -> bool:
+    """Wait until the first of ``waits`` ends, end the others, raise what it raised. False when ``seconds`` passed."""
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:
-        done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()

@@ -1,7 +1,5 @@
 """``bus delete list``, ``watch``, ``report`` and the other verbs for jobs that there are already."""
 
-import asyncio
-import shlex
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
@@ -9,16 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from buscli import deletionhandle
+from buscli.deletioncommand import DeletionCommand
 from buscli.deletionjson import jsonable
 from buscli.deletionpath import absolute, text_of
 from buscli.deletionplan import plan_lines
 from buscli.deletionreport import Outcome
-from buscli.deletionrun import finish, left_running
 from buscli.deletionvalues import shown_size
-from buscli.deletionwatch import Following
-from buscli.deletionwords import errors, location, moment, reasons, roots_of
+from buscli.deletionwords import errors, moment, reasons, roots_of
 from buscli.exits import Exit
-from buscli.output import Output, printable
+from buscli.output import printable
 from buscli.parser import UsageError
 from buscli.units import duration
 
@@ -33,39 +30,23 @@ _DONE: Final = {
 }
 
 
-class Jobs:
+class Jobs(DeletionCommand):
     """One command line about jobs."""
 
     def __init__(self, args: Namespace) -> None:
-        self._args = args
-        self._output = Output.standard(force_json=args.json, no_color=args.no_color)
+        super().__init__(args)
         local = getattr(args, "local", None)
-        self._directory = absolute(local) if local is not None else b""
-        self._roots: dict[str, bytes] = {}
-        self._following: Following | None = None
+        if local is not None:
+            self._directory = absolute(local)
         if args.action == "change" and args.rate is None and args.byte_rate is None and not args.unlimited:
             raise UsageError(
                 "bus delete change: what is to change? --rate, --byte-rate or --unlimited is missing",
                 f"bus delete change {args.job} --rate 1000",
             )
 
-    async def run(self) -> int:
-        try:
-            async with self._opened() as handle:
-                return await self._run(handle)
-        except (asyncio.CancelledError, Exception) as error:
-            if self._following is not None:
-                left_running(self._output, self._following, text_of(self._directory), error)
-            raise
-
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Any]:
+    async def _on_node(self) -> AsyncIterator[Any]:
         args = self._args
-        if self._directory:
-            async with deletionhandle.here(self._directory, recover=False) as handle:
-                self._roots = {deletionhandle.LOCAL_ROOT: self._directory}
-                yield handle
-            return
         about = getattr(args, "job", "")
         async with deletionhandle.on_node(args, self._output, about, lasting=args.action == "watch") as handle:
             if self._output.human and args.action != "roots":
@@ -105,15 +86,6 @@ class Jobs:
             case _:
                 return await getattr(handle, verb)(args.job)
 
-    async def _follow(self, handle: Any, progress: Any) -> int:
-        output = self._output
-        patience = 0.0 if self._directory else deletionhandle.PATIENCE
-        self._following = Following(handle, output, records=not output.human, patience=patience)
-        self._following.job = progress.job
-        await self._following.follow(progress)
-        report = await handle.report(progress.job)
-        return finish(output, report, self._named(report.progress), self._local_text)
-
     def _hint(self, verb: str) -> None:
         job = printable(self._args.job)
         where = f" --local {printable(self._local_text)}" if self._directory else ""
@@ -123,13 +95,6 @@ class Jobs:
             self._output.line(f"  try: bus delete watch {job}")
         elif verb == "cancel" and self._args.how == "abandon":
             self._output.line(f"  try: bus delete report {job}{where}")
-
-    def _named(self, progress: Any) -> str:
-        return location(progress.root, progress.path, self._roots)
-
-    @property
-    def _local_text(self) -> str:
-        return shlex.quote(text_of(self._directory)) if self._directory else ""
 
     # -- tables -------------------------------------------------------------------------------------------------------
 

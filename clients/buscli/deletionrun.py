@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shlex
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,18 +9,18 @@ from typing import Any, Final
 
 from buscli import deletionhandle
 from buscli.asking import agreed, somebody_there
+from buscli.deletioncommand import DeletionCommand
 from buscli.deletionjson import jsonable
-from buscli.deletionpath import Place, absolute, local_place, near_verb, place_of, text_of
+from buscli.deletionpath import Place, absolute, local_place, near_verb, place_of
 from buscli.deletionplan import plan_lines, question
-from buscli.deletionreport import Outcome
 from buscli.deletionvalues import filters
-from buscli.deletionwatch import OVER, Following
-from buscli.deletionwords import location, roots_of
+from buscli.deletionwatch import Following
+from buscli.deletionwords import roots_of
 from buscli.exits import Exit
-from buscli.output import Output, printable
+from buscli.output import printable
 from buscli.parser import UsageError
 
-__all__ = ["Deletion", "finish", "left_running"]
+__all__ = ["Deletion"]
 
 _FIELDS: Final = {
     "rate": "files_per_second",
@@ -32,19 +31,15 @@ _FIELDS: Final = {
 """Options, and the field of a request that each is."""
 
 
-class Deletion:
+class Deletion(DeletionCommand):
     """What one command line asks for. Raises UsageError for one that contradicts itself."""
 
     def __init__(self, args: Namespace) -> None:
-        self._args = args
-        self._output = Output.standard(force_json=args.json, no_color=args.no_color)
+        super().__init__(args)
         self._asks = not args.yes and not args.dry_run
-        self._roots: dict[str, bytes] = {}
-        self._following: Following | None = None
         self._submitting = False
         self._check()
         self._filter = _filters(args.filter or ())
-        self._directory = b""
         self._place: Place | None = None
         if args.local:
             self._directory, self._place = local_place(args.PATH)
@@ -86,28 +81,16 @@ class Deletion:
                 "--dry-run, to see what would be deleted",
             )
 
-    async def run(self) -> int:
-        try:
-            async with self._opened() as handle:
-                return await self._run(handle)
-        except (asyncio.CancelledError, Exception) as error:
-            # Behind the handle's end: in this process the job has stopped by now.
-            if self._following is not None:
-                left_running(self._output, self._following, text_of(self._directory), error)
-            elif self._submitting and isinstance(error, asyncio.CancelledError):
-                self._output.note("it may have been begun already")
-                place = f" --local {self._local_text}" if self._args.local else ""
-                self._output.note(f"  try: bus delete list{place}")
-            raise
+    def _broken_off(self, error: BaseException) -> None:
+        super()._broken_off(error)
+        if self._following is None and self._submitting and isinstance(error, asyncio.CancelledError):
+            self._output.note("it may have been begun already")
+            place = f" --local {self._local_text}" if self._args.local else ""
+            self._output.note(f"  try: bus delete list{place}")
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Any]:
+    async def _on_node(self) -> AsyncIterator[Any]:
         args = self._args
-        if args.local:
-            async with deletionhandle.here(self._directory, recover=False) as handle:
-                self._roots = {deletionhandle.LOCAL_ROOT: self._directory}
-                yield handle
-            return
         about = args.plan or args.PATH or f"{args.root}:{args.path}"
         if args.PATH is not None and not deletionhandle.shares_files(args.bus):
             raise _wrong(
@@ -134,7 +117,7 @@ class Deletion:
         if plan is None:
             report = await self._look(handle)
             if report.progress.state != "done":
-                return finish(self._output, report, self._named(report.progress), self._local_text)
+                return self._finish(report)
             plan = report.progress.job
         else:
             report = await handle.report(plan)
@@ -156,7 +139,7 @@ class Deletion:
         report = await self._look(handle, records=not self._output.human)
         named, output = self._named(report.progress), self._output
         if report.progress.state != "done" or report.plan is None:
-            return finish(output, report, named, self._local_text)
+            return self._finish(report)
         if not output.human:
             output.record(jsonable(report))
             return Exit.OK
@@ -189,13 +172,7 @@ class Deletion:
         if args.detach:
             return await self._detached(handle, wanted)
         self._submitting = True
-        progress = await handle.submit(**wanted)
-        output = self._output
-        self._following = Following(handle, output, records=not output.human, patience=self._patience)
-        self._following.job = progress.job
-        await self._following.follow(progress)
-        report = await handle.report(progress.job)
-        return finish(output, report, self._named(report.progress), self._local_text)
+        return await self._follow(handle, await handle.submit(**wanted))
 
     async def _detached(self, handle: Any, wanted: dict[str, Any]) -> int:
         self._submitting = True
@@ -216,52 +193,6 @@ class Deletion:
     def _limits(self, *names: str) -> dict[str, Any]:
         fields = {name: _FIELDS.get(name, name) for name in names}
         return {field: value for name, field in fields.items() if (value := getattr(self._args, name)) is not None}
-
-    def _named(self, place: Any) -> str:
-        """What a job or a plan is about, for people."""
-        return location(place.root, place.path, self._roots)
-
-    @property
-    def _local_text(self) -> str:
-        return shlex.quote(text_of(self._directory)) if self._args.local else ""
-
-    @property
-    def _patience(self) -> float:
-        return 0.0 if self._args.local else deletionhandle.PATIENCE
-
-
-def finish(output: Output, report: Any, named: str, local: str = "") -> int:
-    """Tell what a job has come to, and what to do about it; the exit code."""
-    outcome = Outcome(report, named, local)
-    if output.human:
-        outcome.show(output)
-    else:
-        output.record(jsonable(report))
-        outcome.note(output)
-    return outcome.exit
-
-
-def left_running(output: Output, following: Following, directory: str, error: BaseException) -> None:
-    """Say what becomes of a job that is not watched to its end because of ``error``, if something does.
-
-    ``directory``: of a job in this process, which ends.
-    """
-    job, last = following.job, following.last
-    if (last is not None and last.state in OVER) or getattr(error, "exit", None) == Exit.NO_SUCH:
-        return
-    # Ctrl-C, or nobody reads the progress any more: somebody's own wish.
-    interrupted = isinstance(error, asyncio.CancelledError | BrokenPipeError)
-    if not directory:
-        output.note(f"job {job} goes on without you" if interrupted else f"job {job} may go on: it was lost sight of")
-        output.note(f"  try: bus delete watch {job}")
-        output.note(f"  try: bus delete cancel {job}")
-        return
-    output.note(f"stopped after {last.removed if last is not None else 0:,} entries")
-    if last is not None and last.mode in ("in-place", "filter"):
-        output.note("  try: the same command again, which goes on where this one stopped")
-    else:
-        output.note(f"  try: bus delete resume {job} --local {shlex.quote(directory)}")
-        output.note(f"  try: bus delete cancel {job} --how restore --local {shlex.quote(directory)}")
 
 
 async def _cancel(handle: Any, job: str) -> None:

@@ -42,13 +42,20 @@ def explain(error: Exception) -> int | None:
         _show(output, str(error), *error.cures)
         return error.exit
     if isinstance(error, BusError):
-        _show(output, str(error), *filter(None, (error.cure,)))
+        _show(output, str(error), *filter(None, (_cure(error),)))
         return exit_of(error)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         _show(output, f"bus: {where}{error.strerror or error}")
         return Exit.USAGE if where else Exit.FAILED
     return None
+
+
+def _cure(error: BusError) -> str:
+    """What to do about it: of the broker's own services, which policy keeps to the node's operators, who may."""
+    if error.code == Code.DENIED and str(error.fields.get("subject", "")).startswith("$bus."):
+        return "On the node's host, run it as root or as the user that busd runs as; its other users need a rule."
+    return error.cure
 
 
 def exit_of(error: BusError) -> Exit:

@@ -37,14 +37,18 @@ class Check:
 
     async def run(self) -> int:
         """Check, and say how it went."""
+        await self.measure()
+        show(Output.standard(force_json=self.args.json, no_color=self.args.no_color), self)
+        return self.state
+
+    async def measure(self) -> None:
+        """Take the steps, and judge them."""
         try:
             async with asyncio.timeout(self.args.timeout):
                 await self._steps()
             self._judge()
         except (BusError, OSError, TimeoutError) as error:
             self._fail(error)
-        show(Output.standard(force_json=self.args.json, no_color=self.args.no_color), self)
-        return self.state
 
     async def _steps(self) -> None:
         """Connect, ping, publish, call; raises what goes wrong."""

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, TextIO
 
 _CONTROLS: Final = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
@@ -120,14 +120,27 @@ class Output:
         """Whether a person reads standard error."""
         return self._stderr.isatty()
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for people; drawn by rich where it is installed, in plain columns otherwise."""
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, spare: Sequence[str] = ()) -> None:
+        """A table for people; drawn by rich where it is installed, in plain columns otherwise.
+
+        Where the terminal has no room for all, columns named in ``spare`` are left out, the first of them first.
+        """
         cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
-        drawn = _draw_rich(columns, cells, colour=self._colour)
+        drawn = _draw_rich(columns, cells, spare, colour=self._colour)
         self._stdout.write((drawn or _draw_plain(columns, cells)).encode(errors="backslashreplace"))
 
 
-def _draw_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], *, colour: bool) -> str:
+BETWEEN: Final = 3
+"""Blanks between two columns, as rich draws them."""
+
+NARROW: Final = 16
+"""Characters of a column that is never folded: a name or figure in two pieces can neither be read nor copied."""
+
+FOLDED: Final = 20
+"""Characters that a wider column is left, before others are left out for it."""
+
+
+def _draw_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], *, colour: bool) -> str:
     """The table as rich draws it, fitted to the terminal; empty when rich is not installed."""
     try:
         from rich.box import SIMPLE_HEAD
@@ -137,14 +150,28 @@ def _draw_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], *, colour:
     except ImportError:
         return ""
     console = Console(force_terminal=colour, no_color=not colour, highlight=False, soft_wrap=False)
+    widths = {name: max(map(len, column)) for name, *column in zip(columns, columns, *rows, strict=True)}
+    left_out: set[str] = set()
+    for name in spare:
+        if _least(widths, left_out) <= console.width:
+            break
+        left_out.add(name)
+    fits = _least(widths, left_out) <= console.width
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold" if colour else "")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for name in columns:
+        if name not in left_out:
+            table.add_column(name, overflow="fold", no_wrap=fits and widths[name] <= NARROW)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell) for name, cell in zip(columns, row, strict=True) if name not in left_out))
     with console.capture() as capture:
         console.print(table)
     return capture.get().strip("\n") + "\n"
+
+
+def _least(widths: Mapping[str, int], left_out: set[str]) -> int:
+    """How wide a table of columns with these ``widths`` must be to be readable."""
+    shown = [width if width <= NARROW else min(width, FOLDED) for name, width in widths.items() if name not in left_out]
+    return sum(shown) + BETWEEN * (len(shown) - 1)
 
 
 def _draw_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,11 +7,13 @@ from typing import Any, Final, NoReturn
 
 from buscli.exits import Exit
 from buscli.table import NAMES, Argument, Command, commands
+from busproto.z85 import is_key
 
 _KINDS: dict[str, dict[str, Any]] = {
     "one": {},
     "optional": {"nargs": "?"},
     "many": {"nargs": "+"},
+    "any": {"nargs": "*"},
     "flag": {"action": "store_true"},
     "repeat": {"action": "append"},
 }
@@ -46,6 +48,14 @@ class _Parser(argparse.ArgumentParser):
                 cure = f"{nearest} ({cure})"
         raise UsageError(f"bus {self.command.name}: {message}", cure, exit=self.command.usage_exit)
 
+    def _parse_optional(self, arg_string: str) -> Any:
+        # One key in 85 begins with a dash. argparse knows such words too, negative numbers, and only here.
+        if is_key(arg_string):
+            options = tuple(name for argument in self.command.all_arguments() for name in argument.spellings)
+            if not arg_string.startswith(options):
+                return None
+        return super()._parse_optional(arg_string)
+
 
 def suggest(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """The known word nearest to ``word``, or an empty string when none is near."""
@@ -65,19 +75,15 @@ def _converter(argument: Argument) -> Any:
 
 
 def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
-    settings: dict[str, Any] = {"help": argument.help.replace("%", "%%"), "default": argument.default}
+    settings: dict[str, Any] = {"help": argument.explained.replace("%", "%%"), "default": argument.default}
     settings |= _KINDS[argument.arity]
     if argument.arity == "flag":
         settings["default"] = False
     else:
         settings["type"] = _converter(argument)
+        settings["metavar"] = argument.placeholder
         if argument.choices:
             settings["choices"] = argument.choices
-        settings["metavar"] = argument.metavar or argument.name.lstrip("-").upper()
-        if argument.choices:
-            settings["help"] += f": {', '.join(argument.choices)}"
-    if argument.default is not None:
-        settings["help"] += f" (default: {argument.default})"
     names = argument.spellings if argument.is_option else (argument.name.replace("-", "_"),)
     if argument.is_option:
         settings["dest"] = argument.name.lstrip("-").replace("-", "_")
@@ -139,8 +145,7 @@ def epilog_of(command: Command) -> str:
         lines.append("")
     lines.append("exit codes:")
     lines += [f"  {code:<4}{meaning}" for code, meaning in command.exit_codes()]
-    impact = "ro: it only looks" if command.impact == "ro" else "rw: others act on what it sends"
-    return "\n".join([*lines, "", f"impact: {impact}"])
+    return "\n".join([*lines, "", f"impact: {command.impact}: {command.effect}"])
 
 
 def overview() -> str:

@@ -23,8 +23,14 @@ NAMES: Final[tuple[str, ...]] = (
     "list",
     "inspect",
     "map",
+    "top",
+    "trace",
     "explain",
+    "monitor",
+    "record",
+    "replay",
     "ping",
+    "disconnect",
     "check",
     "stats",
     "bench",
@@ -38,6 +44,7 @@ NAMES: Final[tuple[str, ...]] = (
     "audit",
     "errors",
     "completion",
+    "man",
     "help",
 )
 """Every command, in the order that help shows them."""
@@ -55,8 +62,8 @@ class Argument(NamedTuple):
     """From the text typed to the value; raises ValueError with the reason."""
     default: Any = None
     choices: tuple[str, ...] = ()
-    arity: Literal["one", "optional", "many", "flag", "repeat"] = "one"
-    """Positional: one, optional, or many (at least one). Option: one value, flag, or repeat (collects values)."""
+    arity: Literal["one", "optional", "many", "any", "flag", "repeat"] = "one"
+    """Positional: one, optional, many (at least one), any number. Option: one value, flag, repeat (collects values)."""
     completes: Literal[
         "nothing",
         "choices",
@@ -71,9 +78,12 @@ class Argument(NamedTuple):
         "job",
         "root",
         "tenant",
+        "guest",
+        "key",
     ] = "nothing"
     """What a shell offers here. component: one that the node knows as such; claim: one that an endpoint says it is.
-    job, root: of deletion; tenant: that has a share of the cache."""
+    job, root: of deletion; tenant: that has a share of the cache; guest, key: the name of a unit that has been added,
+    or whose key is enrolled."""
 
     @property
     def is_option(self) -> bool:
@@ -87,6 +97,17 @@ class Argument(NamedTuple):
     def spellings(self) -> tuple[str, ...]:
         """Every way to write an option, short ones first."""
         return tuple(sorted((self.name, *self.aliases), key=len))
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for its value in help."""
+        return self.metavar or self.name.lstrip("-").upper()
+
+    @property
+    def explained(self) -> str:
+        """Its help, with what it may be and what it is when it is not given."""
+        text = f"{self.help}: {', '.join(self.choices)}" if self.choices and self.takes_value else self.help
+        return text if self.default is None else f"{text} (default: {self.default})"
 
 
 class Example(NamedTuple):
@@ -156,6 +177,11 @@ class Command(NamedTuple):
     def all_arguments(self) -> tuple[Argument, ...]:
         """Its own arguments and those that every command (that connects) takes."""
         return (*self.arguments, *(CONNECTION if self.connects else ()), *(FORM if self.records else ()))
+
+    @property
+    def effect(self) -> str:
+        """What its ``impact`` means."""
+        return "it only looks" if self.impact == "ro" else "others act on what it sends"
 
     def exit_codes(self) -> tuple[tuple[int, str], ...]:
         """Every exit code that this command can end with, and its meaning."""

@@ -2,6 +2,10 @@
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 def own_user_id() -> int:
@@ -51,3 +55,8 @@ def binary_size(size: int) -> str:
             break
         amount /= 1024
     return f"{amount:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def rfc3339(moment: "datetime") -> str:
+    """A moment of UTC as RFC 3339, with microseconds."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,5 +1,7 @@
 """What arguments mean: durations, counts, sizes and headers as text. Each raises ValueError with the reason."""
 
+from buscli.units import rfc3339
+
 _SECONDS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20}
 
@@ -49,10 +51,19 @@ def user(text: str) -> int:
 
 def rate(text: str) -> float:
     """A positive number per second."""
+    return _positive(text, "a number per second")
+
+
+def factor(text: str) -> float:
+    """How many times as much: a positive number."""
+    return _positive(text, "a number")
+
+
+def _positive(text: str, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"'{text}' is not a number per second") from None
+        raise ValueError(f"'{text}' is not {what}") from None
     if not 0 < value < float("inf"):
         raise ValueError(f"'{text}' must be more than zero")
     return value
@@ -92,7 +103,7 @@ def since(text: str) -> str:
             moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             raise ValueError(f"'{text}' is neither a time (2026-01-31T12:00:00Z, UTC) nor how long ago (2h)") from None
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return rfc3339(moment)
 
 
 def place(text: str) -> str:

@@ -8,6 +8,7 @@ from buscli.connection import attached, first_of, reader_gone
 from buscli.exits import Exit
 from buscli.messages import show_gap, show_message
 from buscli.output import Output
+from buscli.units import rfc3339
 from busclient import Bus, Gap, Message
 from busproto.subjects import matches
 
@@ -27,7 +28,7 @@ class Watch:
         async with attached(args, self._output, " ".join(self._patterns), reconnect=True) as bus:
             work = [self._follow(bus, place) for place in range(len(self._patterns))]
             try:
-                ended = await first_of(*work, reader_gone(), timeout=args.timeout)
+                ended = await first_of(*work, reader_gone(), seconds=args.timeout)
             finally:
                 self._output.flush()
         return Exit.OK if ended or args.count is None else Exit.TIMEOUT
@@ -83,4 +84,4 @@ class Watch:
 
 def _utc_now() -> str:
     """This moment, as RFC 3339 with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return rfc3339(datetime.now(UTC))

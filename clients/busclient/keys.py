@@ -118,7 +118,7 @@ def _read_secret(path: Path) -> str:
             if not stat.S_ISREG(found.st_mode):
                 raise _unusable(what, "it is not a file")
             # Windows keeps permissions elsewhere and shows 0666 here.
-            if os.name == "posix" and found.st_mode & 0o077:
+            if os.name == "posix" and found.st_mode & (0o037 if _is_credential(path) else 0o077):
                 mode = stat.S_IMODE(found.st_mode)
                 raise _unusable(what, f"others than its owner may use it (mode {mode:04o}); chmod 600 {path}")
             text = file.read(FILE_BYTES).decode("ascii", "replace").strip()
@@ -128,6 +128,15 @@ def _read_secret(path: Path) -> str:
     except ValueError as error:
         raise _unusable(what, str(error)) from None
     return text
+
+
+def _is_credential(path: Path) -> bool:
+    """Whether systemd passed the file at ``path`` to this process (systemd.exec(5), LoadCredential=).
+
+    It may grant access by an ACL, whose mask shows as the group's bits: nobody else is let in by it.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and path.absolute().parent == Path(folder)
 
 
 def _public_of(secret: str) -> str:

@@ -15,6 +15,7 @@ from busproto.limits import NAME_BYTES, SUBJECT_BYTES, SUBJECT_TOKENS
 __all__ = [
     "PatternTree",
     "Relation",
+    "SharedSize",
     "SubjectCache",
     "check_name",
     "check_pattern",
@@ -293,6 +294,15 @@ class _Branch:
             stack.extend(branch.children.values())
 
 
+class SharedSize:
+    """How many decisions several caches hold together."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        self.entries = 0
+
+
 class SubjectCache(Generic[Decision]):
     """Decisions by subject, bounded, and forgotten exactly: a change to a pattern drops what that pattern matches.
 
@@ -300,9 +310,11 @@ class SubjectCache(Generic[Decision]):
     the oldest entry goes: a sender of ever new subjects costs look-ups, not memory.
     """
 
-    __slots__ = ("_limit", "_root", "decisions")
+    __slots__ = ("_limit", "_root", "_size", "decisions")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, size: "SharedSize | None" = None) -> None:
+        """At most ``limit`` decisions. ``size`` is that of several caches together."""
+        self._size = SharedSize() if size is None else size
         self.decisions: dict[str, Decision] = {}
         """The cache itself: the path of a message reads it without a call. Write only through ``put``."""
         self._root = _Branch()
@@ -323,10 +335,12 @@ class SubjectCache(Generic[Decision]):
                     child = branch.children[token] = _Branch()
                 branch = child
             branch.ends = subject
+            self._size.entries += 1
         self.decisions[subject] = decision
 
     def clear(self) -> None:
         """Drop every decision."""
+        self._size.entries -= len(self.decisions)
         self.decisions.clear()
         self._root = _Branch()
 
@@ -360,6 +374,7 @@ class SubjectCache(Generic[Decision]):
 
     def _discard(self, subject: str) -> None:
         del self.decisions[subject]
+        self._size.entries -= 1
         path: list[tuple[_Branch, str]] = []
         branch = self._root
         for token in subject.split("."):

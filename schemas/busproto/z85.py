@@ -6,7 +6,7 @@ is never repeated in the reason: it may be someone's private key.
 
 from typing import Final
 
-__all__ = ["KEY_BYTES", "KEY_CHARACTERS", "decode_key", "encode_key"]
+__all__ = ["KEY_BYTES", "KEY_CHARACTERS", "decode_key", "encode_key", "is_key"]
 
 KEY_BYTES: Final = 32
 """A Curve25519 key, public or secret."""
@@ -34,6 +34,15 @@ def decode_key(text: str) -> bytes:
             raise ValueError(f"characters {start + 1} to {start + 5} of it stand for no four bytes")
         key += number.to_bytes(4, "big")
     return bytes(key)
+
+
+def is_key(text: str) -> bool:
+    """Whether ``text`` is a key."""
+    try:
+        decode_key(text)
+    except ValueError:
+        return False
+    return True
 
 
 def encode_key(key: bytes) -> str:

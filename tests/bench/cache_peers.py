@@ -33,7 +33,30 @@ class CacheLink(Protocol):
 
 
 class BusdCache:
-    """A handle of the component: the bus opened once, its operations awaited."""
+    """The client of the cache over the bus: requests of one turn of the loop travel together."""
+
+    def __init__(self, stack: AsyncExitStack, handle: Any) -> None:
+        from busd.components.cache.client import BusCache
+
+        self._stack = stack
+        self._cache = BusCache(handle)
+
+    async def get(self, name: str) -> bytes | None:
+        return await self._cache.get(name)
+
+    async def set(self, name: str, value: bytes) -> object:
+        return await self._cache.set(name, value)
+
+    async def get_many(self, names: list[str]) -> list[bytes | None]:
+        found = await self._cache.get_many(names)
+        return [found.get(name) for name in names]
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+class HandleCache:
+    """A handle of the component: a call for each request."""
 
     def __init__(self, stack: AsyncExitStack, handle: Any) -> None:
         self._stack = stack
@@ -125,12 +148,16 @@ class _Node(BusdPeer):
 
 
 class BusdCachePeer(CachePeer):
-    """busd: a node in its defaults with its component, which seals; or which clients have seal, in blind mode."""
+    """busd: a node in its defaults with its component, which seals; or which clients have seal, in blind mode.
 
-    def __init__(self, *, blind: bool = False) -> None:
-        self.name = "busd blind" if blind else "busd"
+    ``handle``: called by the component's handle, a call for each request.
+    """
+
+    def __init__(self, *, blind: bool = False, handle: bool = False) -> None:
+        self.name = "busd blind" if blind else "busd handle" if handle else "busd"
         self.server = _Node("blind" if blind else "sealed")
         self._blind = blind
+        self._handle = handle
 
     async def connect(self, url: str) -> CacheLink:
         import busclient
@@ -151,7 +178,7 @@ class BusdCachePeer(CachePeer):
                 except busclient.NoResponders:
                     await asyncio.sleep(0.02)
         if not self._blind:
-            return BusdCache(stack, handle)
+            return HandleCache(stack, handle) if self._handle else BusdCache(stack, handle)
         client = BlindBusClient(bytes(range(32)), handle, tenant="bench")
         await stack.enter_async_context(client)
         return BlindCache(stack, client)
@@ -168,5 +195,6 @@ class RedisCachePeer(CachePeer):
 
 
 PEERS: dict[str, CachePeer] = {
-    peer.name: peer for peer in (BusdCachePeer(), BusdCachePeer(blind=True), RedisCachePeer())
+    peer.name: peer
+    for peer in (BusdCachePeer(), BusdCachePeer(handle=True), BusdCachePeer(blind=True), RedisCachePeer())
 }

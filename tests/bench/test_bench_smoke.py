@@ -95,14 +95,8 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals) -> 
     quiet = subprocess.DEVNULL
     with tempfile.TemporaryDirectory() as directory:  # not tmp_path: a socket's path is short
         environment = {**os.environ, "TMPDIR": directory}
-        with subprocess.Popen(
-            [sys.executable, str(RUN), *options],
-            env=environment,
-            stdout=quiet,
-            stderr=quiet,
-            # Whoever starts the tests in the background of a script has them ignore it, and so all that they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as bench:
+        command = [sys.executable, str(RUN), *options]
+        with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as bench:
             try:
                 children = wait_for_children(psutil.Process(bench.pid), 3)
                 bench.send_signal(number)
@@ -208,6 +202,7 @@ def test_the_hostile_benchmark_says_what_others_noticed(tmp_path: Path) -> None:
         (("--files", "6000", "--rounds", "1", "--seconds", "0.5", "--neighbour"), "neighbour"),
     ],
 )
+@pytest.mark.slow
 def test_the_deletion_benchmark_yields_every_figure_and_leaves_nothing(
     options: tuple[str, ...], key: str, tmp_path: Path
 ) -> None:
@@ -251,6 +246,7 @@ def test_the_deletion_benchmark_says_what_it_could_not_measure(tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="peers are reached by unix sockets")
+@pytest.mark.slow
 def test_the_cache_benchmark_yields_every_figure(tmp_path: Path) -> None:
     out = tmp_path / "cache.json"
     done = subprocess.run(

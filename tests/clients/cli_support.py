@@ -14,7 +14,7 @@ from select import select
 from typing import Any
 
 import busclient
-from tests.support import environment, wait_until
+from tests.support import RunningNode, environment, wait_until
 
 BUS = [sys.executable, "-m", "buscli"]
 SECONDS = 30.0
@@ -82,6 +82,11 @@ class Cli:
 
         return bool(asyncio.run(ask()).payload["groups" if call else "receivers"])
 
+    def endpoint(self, pid: int) -> str:
+        """The endpoint of a process on the host."""
+        (name,) = [row["endpoint"] for row in self.records("list") if row["principal"]["pid"] == pid]
+        return str(name)
+
     def on_terminal(self, *words: str, typed: bytes = b"") -> tuple[int, str]:
         """Run it with all three streams on a terminal; its exit code and all that was shown."""
         leader, follower = pty.openpty()
@@ -98,6 +103,13 @@ class Cli:
             shown = _read_terminal(leader, process)
             os.close(leader)
             return process.wait(SECONDS), shown
+
+
+def guest_of(node: RunningNode, directory: Path) -> Cli:
+    """The command as a program in the guest vm-42 of acme has it, which is added; its socket is in ``directory``."""
+    vsock = directory / "v"
+    Cli(node.url).records("guest", "add", "vm-42", "--tenant", "acme", "--socket", str(vsock), "--any-process")
+    return Cli(f"unix://{vsock}_5670", NO_COLOR="1")
 
 
 def _read_terminal(leader: int, process: "subprocess.Popen[bytes]") -> str:
@@ -117,9 +129,9 @@ def lines_of(output: bytes) -> list[Any]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def script(directory: Path, name: str = "bus") -> Path:
+def script(directory: Path, name: str = "bus", module: str = "buscli") -> Path:
     """An executable called ``name`` that is the command, for shells to find on PATH."""
     path = directory / name
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m buscli "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
     path.chmod(0o755)
     return path

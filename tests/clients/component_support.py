@@ -50,6 +50,8 @@ def row(component: str, **changed: Any) -> dict[str, Any]:
 class FakeNode:
     """What the broker and the supervisor answer. ``asked`` is what was asked, in order."""
 
+    endpoint = "host-0"
+
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.rows = list(rows)
         self.asked: list[tuple[str, Any, float]] = []

@@ -1,4 +1,7 @@
-"""A deletion component that deletes nothing: it answers what a test told it to, and takes down what it was asked."""
+"""A deletion component that deletes nothing: it answers what a test told it to, and takes down what it was asked.
+
+`ran` and `script` are fixtures: a test module that uses them gives them a name in it.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,7 +11,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from buscli import connection
+from buscli import connection, deletionwatch
 from busclient.testing import FakeClock, MemoryBus, Node
 from busd.components.deletion.found import Found
 from busd.components.deletion.plan import Plan
@@ -20,6 +23,7 @@ from busd.components.model.lifecycle import running
 from busd.components.model.operation import compile_operations
 from busd.components.model.serve import offer
 from busd.components.shipped import SHIPPED
+from tests.clients.ran import Ran
 
 JOB = "9f2c41d07b"
 
@@ -249,3 +253,17 @@ async def _served() -> AsyncIterator[Any]:
         operations = compile_operations(FakeDeletion).values()
         async with running(instance), offer(bus, instance, operations):
             yield await bus.connect(component="bus-cli")
+
+
+@pytest.fixture
+def ran(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs ``bus delete`` with some words in this process."""
+    monkeypatch.delenv("BUS_URL", raising=False)
+    return lambda *words: Ran(capsysbinary, "delete", *words)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """See `scripted`; a watch that is lost is begun again at once."""
+    monkeypatch.setattr(deletionwatch, "PAUSE", 0.0)
+    return scripted(monkeypatch)

@@ -1,6 +1,5 @@
 """``bus cache``: what is asked of the component, what is shown, and how it ends."""
 
-import json
 import math
 import os
 import sys
@@ -12,38 +11,21 @@ from typing import Any
 import pytest
 
 from buscli import asking, cachevalue, cachevalues
-from buscli.__main__ import main
 from buscli.exits import Exit
 from busd.components.cache.answers import Found, Share, Statistics
 from busproto.errors import BusError, Code
 from busproto.limits import PAYLOAD_BYTES
 from tests.clients.cache_support import Script, blind_statistics, scripted, statistics
+from tests.clients.ran import Ran
 
 HOSTILE = b"\x1b[31m\xff\n\xe2\x80\xaename"
 UNSAFE = "\x1b\x07\x9b\u202e"
 
 
-class Ran:
-    """One command line and what came of it."""
-
-    def __init__(self, capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> None:
-        self.code = main(["cache", *words])
-        self.raw, err = capsysbinary.readouterr()
-        self.err = err.decode()
-
-    @property
-    def out(self) -> str:
-        return self.raw.decode()
-
-    @property
-    def records(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
 @pytest.fixture
 def ran(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("BUS_URL", raising=False)
-    return lambda *words: Ran(capsysbinary, *words)
+    return lambda *words: Ran(capsysbinary, "cache", *words)
 
 
 @pytest.fixture
@@ -291,6 +273,7 @@ def test_figures_are_a_table_on_a_terminal(terminal: Any, script: Script) -> Non
         "evicted for entries": "12",
         "expired": "20",
         "authentication failures": "0",
+        "keys quarantined": "0",
         "key": "3",
         "key age": "1h 1m",
         "messages under key": "6,001",
@@ -311,6 +294,9 @@ def test_records_that_failed_authentication_are_said_apart(ran: Any, script: Scr
     result = ran("stats")
     assert result.code == Exit.OK
     assert result.err.startswith("2 records of tenant ac\\u001bme failed authentication: ")
+    assert "destroyed" not in result.err
+    script.answers["stats"] = statistics(unauthentic=16, quarantined=1)
+    assert "for that 1 data key was destroyed, with what it had sealed" in ran("stats").err
 
 
 def test_before_the_first_read_there_is_no_ratio_and_before_the_first_write_no_age(
@@ -486,7 +472,9 @@ def test_what_the_component_refuses_has_its_exit_code(ran: Any, script: Script, 
 
 def test_another_tenants_figures_are_refused(ran: Any, script: Script) -> None:
     script.answers["stats"] = BusError(Code.CACHE_TENANT_UNKNOWN, tenant="evil")
-    assert ran("stats", "--tenant", "evil").code == Exit.NO_SUCH
+    result = ran("stats", "--tenant", "evil")
+    assert result.code == Exit.NO_SUCH
+    assert "try: bus cache tenants" in result.err
 
 
 def test_without_the_component_it_says_so(ran: Any, script: Script) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from buscli import componentlog, components
-from buscli.__main__ import main
 from buscli.completion import complete
 from buscli.exits import Exit
 from buscli.output import Output
 from busproto.errors import BusError, Code
 from tests.clients.component_support import FakeNode, attach, row
+from tests.clients.ran import Ran
 
 ADMIN = "$bus.admin.component."
 ILL = row(
@@ -38,23 +38,18 @@ def runner(endpoint: str, placement: str, state: str) -> dict[str, Any]:
     return {"instance": "a" * 12, "endpoint": endpoint, "placement": placement, "version": "0.2.0", "state": state}
 
 
-class Ran:
-    """One command line and what came of it."""
-
-    def __init__(self, capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> None:
-        self.code = main(["component", *words])
-        out, err = capsysbinary.readouterr()
-        self.out, self.err = out.decode(), err.decode()
+class Succeeding(Ran):
+    """A command whose records are asked for only where it must have succeeded."""
 
     @property
     def records(self) -> list[Any]:
         assert self.code == Exit.OK, self.err
-        return [json.loads(line) for line in self.out.splitlines()]
+        return super().records
 
 
 @pytest.fixture
 def ran(capsysbinary: pytest.CaptureFixture[bytes]) -> Any:
-    return lambda *words: Ran(capsysbinary, *words)
+    return lambda *words: Succeeding(capsysbinary, "component", *words)
 
 
 @pytest.fixture
@@ -314,10 +309,9 @@ def test_logs_are_followed_from_where_they_were_and_losses_are_said(
         page(line(1007), following=1007, lost=1000),
         ended,
     )
-    result = Ran(capfdbinary, "logs", "cache", "--follow")
+    result = Ran(capfdbinary, "component", "logs", "cache", "--follow")
     assert result.code == Exit.FAILED, "the node's error ends it"
-    records = [json.loads(each) for each in result.out.splitlines()]
-    assert [each.get("seq", each) for each in records] == [5, 6, {"component": "cache", "lost": 1000}, 1007]
+    assert [each.get("seq", each) for each in result.records] == [5, 6, {"component": "cache", "lost": 1000}, 1007]
     assert "1000 lines were lost here" in result.err
     asked = [request.get("after") for subject, request, _ in node.asked if subject == f"{ADMIN}logs"]
     assert asked == [None, 5, 6, 6, 1007]

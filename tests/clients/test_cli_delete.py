@@ -1,7 +1,6 @@
 """``bus delete PATH``: what is asked of the component, what is shown, and how it ends."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -9,39 +8,16 @@ from typing import Any
 
 import pytest
 
-from buscli import asking, deletionhandle, deletionwatch
-from buscli.__main__ import main
+from buscli import asking, deletionhandle
 from buscli.exits import Exit
 from busd.components.deletion.tally import Failure, Stay
 from busproto.errors import BusError, Code
-from tests.clients.deletion_support import JOB, Script, found, plan, progress, report, scripted
+from tests.clients import deletion_support
+from tests.clients.deletion_support import JOB, Script, found, plan, progress, report
+
+ran, script = deletion_support.ran, deletion_support.script
 
 HOSTILE = b"\x1b[31m\xff\n\xe2\x80\xaename"
-
-
-class Ran:
-    """One command line and what came of it."""
-
-    def __init__(self, capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> None:
-        self.code = main(["delete", *words])
-        out, err = capsysbinary.readouterr()
-        self.out, self.err = out.decode(), err.decode()
-
-    @property
-    def records(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def ran(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.delenv("BUS_URL", raising=False)
-    return lambda *words: Ran(capsysbinary, *words)
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    monkeypatch.setattr(deletionwatch, "PAUSE", 0.0)
-    return scripted(monkeypatch)
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------

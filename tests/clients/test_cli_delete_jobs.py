@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import os
 import re
 import signal
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from buscli import deletionvalues, deletionwatch
-from buscli.__main__ import main
 from buscli.completion import complete
 from buscli.deletionreport import Outcome
 from buscli.deletionwatch import Following, progress_bar
@@ -23,34 +21,12 @@ from busd.components.deletion.found import Found
 from busd.components.deletion.tally import Failure, Stay
 from busd.components.deletion.tombstone import Proof
 from busproto.errors import BusError, Code
-from tests.clients.deletion_support import JOB, Script, plan, progress, report, scripted
+from tests.clients import deletion_support
+from tests.clients.deletion_support import JOB, Script, plan, progress, report
+
+ran, script = deletion_support.ran, deletion_support.script
 
 HOSTILE = b"\x1b[31m\xff\nname"
-
-
-class Ran:
-    """One command line and what came of it."""
-
-    def __init__(self, capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> None:
-        self.code = main(["delete", *words])
-        out, err = capsysbinary.readouterr()
-        self.out, self.err = out.decode(), err.decode()
-
-    @property
-    def records(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def ran(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.delenv("BUS_URL", raising=False)
-    return lambda *words: Ran(capsysbinary, *words)
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    monkeypatch.setattr(deletionwatch, "PAUSE", 0.0)
-    return scripted(monkeypatch)
 
 
 @pytest.fixture

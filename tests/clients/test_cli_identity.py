@@ -1,52 +1,32 @@
-"""Who is it, who owns it, who pays, may it: ``bus list``, ``inspect`` and ``explain`` on a node with guests."""
+"""Who is it, who owns it, who pays, may it: ``bus list`` and ``inspect`` on a node with guests."""
 
 import asyncio
-import io
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import busclient
 from buscli.census import charge, fullest
-from buscli.commands.explain import _show
 from buscli.commands.list import _remarks
 from buscli.exits import Exit
-from buscli.output import Output
 from buscli.proof import proofs
 from buscli.units import binary_size
 from busd.core.account import RATES
 from busd.core.principal import Principal
 from busd.core.session import OWNERSHIP
-from tests.clients.cli_support import Cli
-from tests.support import RunningNode, running_node, wait_until
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
-    with running_node(tmp_path_factory.mktemp("node")) as running:
-        yield running
+from tests.clients.cli_support import Cli, guest_of
+from tests.support import RunningNode, wait_until
 
 
 @pytest.fixture
-def bus(node: RunningNode) -> Cli:
-    return Cli(node.url, NO_COLOR="1")
+def bus(shared_node: RunningNode) -> Cli:
+    return Cli(shared_node.url, NO_COLOR="1")
 
 
 @pytest.fixture(scope="module")
-def guest(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """The command as a program in a guest of acme has it."""
-    vsock = tmp_path_factory.mktemp("vm") / "v"
-    added = ("guest", "add", "vm-42", "--tenant", "acme", "--socket", str(vsock), "--any-process")
-    Cli(node.url).records(*added)
-    return Cli(f"unix://{vsock}_5670", NO_COLOR="1")
-
-
-def name_of(bus: Cli, pid: int) -> str:
-    """The endpoint of a process that is attached."""
-    (name,) = [row["endpoint"] for row in bus.records("list") if row["principal"]["pid"] == pid]
-    return str(name)
+def guest(shared_node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    return guest_of(shared_node, tmp_path_factory.mktemp("vm"))
 
 
 # -- bus list ---------------------------------------------------------------------------------------------------------
@@ -72,11 +52,11 @@ def test_filters_leave_what_was_asked_for(bus: Cli, guest: Cli) -> None:
     assert "vm-42" not in str(bus.records("list", "--departed", "--boundary", "host"))
 
 
-def test_unowned_endpoints_are_marked_and_can_be_asked_for(bus: Cli, node: RunningNode) -> None:
+def test_unowned_endpoints_are_marked_and_can_be_asked_for(bus: Cli, shared_node: RunningNode) -> None:
     async def look() -> tuple[list[Any], str]:
         async with (
-            busclient.connect(node.url, component="stray"),
-            busclient.connect(node.url, component="kept", owner="tests", purpose="is there"),
+            busclient.connect(shared_node.url, component="stray"),
+            busclient.connect(shared_node.url, component="kept", owner="tests", purpose="is there"),
         ):
             rows = await asyncio.to_thread(bus.records, "list", "--unowned")
             _, shown = await asyncio.to_thread(bus.on_terminal, "list")
@@ -96,7 +76,7 @@ def test_unowned_endpoints_are_marked_and_can_be_asked_for(bus: Cli, node: Runni
 def test_list_shows_the_fullest_quota(bus: Cli) -> None:
     with bus.subscribed("f1.x", "f1.y", subject="f1.x") as process:
         wait_until(lambda: bus.is_known("f1.y"))
-        name = name_of(bus, process.pid)
+        name = bus.endpoint(process.pid)
         _, shown = bus.on_terminal("list")
     (line,) = [line for line in shown.splitlines() if line.startswith(f"{name} ")]
     assert "subscriptions 2/1024 (0 %)" in line
@@ -141,7 +121,7 @@ def test_a_guest_sees_its_own_tenant_only(bus: Cli, guest: Cli) -> None:
 def test_inspect_keeps_proof_and_claims_apart(bus: Cli, guest: Cli) -> None:
     with guest.running("serve", "c.x", "--echo") as process:
         wait_until(lambda: any(row["principal"]["pid"] == process.pid for row in bus.records("list")))
-        name = name_of(bus, process.pid)
+        name = bus.endpoint(process.pid)
         status, shown = bus.on_terminal("inspect", name)
         (found,) = bus.records("inspect", name)
     assert status == Exit.OK
@@ -201,35 +181,6 @@ def test_each_proof_says_where_it_comes_from(principal: Principal, expected: dic
     assert "AF_VSOCK" in sources.get("cid", "AF_VSOCK")
     assert "CURVE" in sources.get("key", "CURVE")
     assert "bus keys list" in sources["tenant"] or principal.boundary != "soc"
-
-
-# -- bus explain ------------------------------------------------------------------------------------------------------
-
-
-def test_explain_names_the_rule_that_decides(bus: Cli, guest: Cli) -> None:
-    (found,) = bus.records("explain", "d.x")
-    assert found["allowed"] is True
-    assert re.fullmatch(r"\d\d-[a-z-]+\.policy:\d+", found["rule"])
-    status, shown = bus.on_terminal("explain", "d.x")
-    assert status == Exit.OK
-    assert f"a publish on d.x is allowed, by {found['rule']}\n" in shown
-    (denied,) = guest.records("explain", "$bus.admin.guest.add", "--call")
-    assert denied["allowed"] is False
-    status, shown = guest.on_terminal("explain", "$bus.admin.guest.add", "--call")
-    assert status == Exit.OK
-    assert "a call to $bus.admin.guest.add is denied, by " in shown
-    assert "what would have to change: bus policy explain call $bus.admin.guest.add --endpoint NAME\n" in shown
-
-
-def test_explain_says_when_no_rule_decided_and_shows_no_control_characters() -> None:
-    written = io.BytesIO()
-    output = Output(written, io.StringIO(), human=True, colour=False)
-    reason = "denied: no rule allows it\x1b[2J"
-    question = {"subject": "a.b", "verb": "publish", "tenant": "acme", "receivers": [], "groups": []}
-    _show(output, {**question, "allowed": False, "rule": "default", "reason": reason})
-    lines = written.getvalue().decode().splitlines()
-    assert lines[0] == "a publish on a.b is denied, by no rule"
-    assert lines[1] == "denied: no rule allows it\\u001b[2J"
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from busproto.z85 import encode_key
 from tests.clients.cli_support import Cli, lines_of
 from tests.support import running_node, wait_until
 
@@ -125,6 +126,13 @@ def test_a_near_miss_is_named(node: SocNode, tmp_path: Path) -> None:
     ended = node.bus("keys", "revoke", "edge-71")
     assert (ended.returncode, b"bus keys revoke edge-17" in ended.stderr) == (1, True)
     assert node.bus("keys", "revoke", "edge-17").returncode == 0
+
+
+def test_a_key_that_begins_with_a_dash_is_enrolled(node: SocNode) -> None:
+    key = "-" + encode_key(bytes(range(32)))[1:]
+    (row,) = node.bus.records("keys", "enroll", "edge-5", key)
+    assert row["key"] == key
+    assert node.bus("keys", "revoke", "edge-5").returncode == 0
 
 
 def test_tables_for_people(node: SocNode, tmp_path: Path) -> None:

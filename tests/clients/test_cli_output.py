@@ -131,3 +131,35 @@ def test_a_table_without_rows_is_its_heading(monkeypatch: pytest.MonkeyPatch) ->
     out, stdout, _ = output(human=True)
     out.table(("a", "bb"), [])
     assert stdout.getvalue().decode() == "A  BB\n"
+
+
+def test_names_are_not_folded_where_others_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "60")
+    out, stdout, _ = output(human=True)
+    columns = ("component", "age", "endpoint", "purpose", "quota")
+    row = ("supervisor", "3h 20m", "host-12345", "keeps the components running, all of them", "subscriptions 2/1024")
+    out.table(columns, [row], spare=("age", "quota", "purpose"))
+    shown = stdout.getvalue().decode()
+    assert all(len(line) <= 60 for line in shown.splitlines())
+    assert "supervisor   host-12345   keeps the" in shown
+    assert "purpose" in shown  # there is room for it without the two that go first
+    assert ("age" in shown.split(), "quota" in shown) == (False, False)
+
+
+def test_what_fits_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "100")
+    out, stdout, _ = output(human=True)
+    out.table(("a", "b"), [("x" * 40, "y" * 40)], spare=("b", "a"))
+    assert f"{'x' * 40}   {'y' * 40}" in stdout.getvalue().decode()
+
+
+def test_a_table_that_fits_nowhere_loses_no_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "20")
+    out, stdout, _ = output(human=True)
+    out.table(("one", "two", "three"), [("a" * 12, "b" * 12, "c" * 12)])
+    shown = stdout.getvalue().decode()
+    assert [shown.count(letter * 2) > 0 for letter in "abc"] == [True, True, True]
+    assert sum(shown.count(letter) for letter in "bc") >= 24

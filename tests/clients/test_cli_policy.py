@@ -1,6 +1,5 @@
 """``bus policy``: on a folder as a user runs it, and on a node whose services are the real ones."""
 
-import json
 import os
 import re
 import subprocess
@@ -15,7 +14,6 @@ from xml.etree import ElementTree
 import pytest
 
 from buscli import connection, policygraph
-from buscli.__main__ import main
 from buscli.exits import Exit
 from busclient.errors import ErrorReply
 from busd.core.introspection import Request
@@ -25,6 +23,7 @@ from busd.core.rules import PolicyFile
 from busd.ops.policyadmin import PolicyAdmin, read_policy
 from busproto.errors import BusError
 from tests.clients.cli_support import SECONDS, Cli
+from tests.clients.ran import Ran
 from tests.support import ROOT, environment
 
 RULES = """\
@@ -51,22 +50,9 @@ def write(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o644)
 
 
-class Ran:
-    """One command line and what came of it."""
-
-    def __init__(self, capsysbinary: pytest.CaptureFixture[bytes], *words: str) -> None:
-        self.code = main(["policy", *words])
-        out, err = capsysbinary.readouterr()
-        self.out, self.err = out.decode(), err.decode()
-
-    @property
-    def records(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
 @pytest.fixture
 def ran(capsysbinary: pytest.CaptureFixture[bytes]) -> Any:
-    return lambda *words: Ran(capsysbinary, *words)
+    return lambda *words: Ran(capsysbinary, "policy", *words)
 
 
 @pytest.fixture
@@ -463,7 +449,8 @@ def test_the_family_has_help_of_its_own(ran: Any) -> None:
 
 
 def test_completion_knows_the_family() -> None:
-    from buscli.completion import FILE, complete
+    from buscli.completion import complete
+    from buscli.shells import FILE
 
     def offers(*words: str) -> list[str]:
         return [offer.word for offer in complete(["policy", *words])]

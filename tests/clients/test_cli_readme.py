@@ -13,9 +13,10 @@ import pytest
 from buscli.exits import MEANINGS
 from tests.clients.cache_support import node_with_cache
 from tests.clients.cli_support import SECONDS, Cli, script
-from tests.support import ROOT, RunningNode, environment, wait_until
+from tests.pages import blocks, page, rows
+from tests.support import RunningNode, environment, wait_until
 
-README = (ROOT / "clients/buscli/README.md").read_text()
+README = page("clients/buscli/README.md")
 CACHE = "".join(re.findall(r"^## The cache$.*?(?=^## )", README, re.S | re.M))
 """What is said of a node that has one."""
 
@@ -23,7 +24,7 @@ CACHE = "".join(re.findall(r"^## The cache$.*?(?=^## )", README, re.S | re.M))
 def steps(text: str) -> list[tuple[str, str]]:
     """Every command of the console blocks in ``text``, and what stands below it."""
     found: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", text, re.S):
+    for block in blocks(text, "console"):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             line, _, shown = part.partition("\n")
             found.append((line, shown))
@@ -43,6 +44,7 @@ def known_after(line: str) -> tuple[str, bool] | None:
     return words[2].replace(">", "x"), words[1] == "serve"
 
 
+@pytest.mark.slow
 def test_every_line_is_real(shared_node: RunningNode, tmp_path: Path) -> None:
     _check(README.replace(CACHE, ""), shared_node.url, tmp_path)
 
@@ -96,5 +98,4 @@ def _run_step(shell: "subprocess.Popen[bytes]", directory: Path, number: int, li
 
 
 def test_the_exit_codes_are_those_of_the_code() -> None:
-    rows = re.findall(r"^\| (\d+) \| (.*?) \|$", README, re.M)
-    assert rows == [(str(int(code)), meaning) for code, meaning in MEANINGS.items()]
+    assert rows(README, "code") == [[str(int(code)), meaning] for code, meaning in MEANINGS.items()]

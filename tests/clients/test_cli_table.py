@@ -18,6 +18,7 @@ from buscli.parser import Line, UsageError, parse, parser_of, suggest
 from buscli.table import NAMES, Argument, Command, commands, load, members, runner
 from busclient.errors import ErrorReply
 from busproto.errors import BusError, Code
+from busproto.z85 import KEY_CHARACTERS, encode_key, is_key
 
 
 def parsed(name: str, *words: str, before: tuple[str, ...] = ()) -> Namespace:
@@ -85,8 +86,8 @@ def test_help_of_one_command_as_data(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_only_commands_that_others_notice_are_rw() -> None:
-    named = {"pub", "call", "serve", "bench", "relay", "guest add", "guest remove", "policy reload"}
-    named |= {"keys new", "keys enroll", "keys revoke"}
+    named = {"pub", "call", "serve", "bench", "relay", "replay", "guest add", "guest remove", "policy reload"}
+    named |= {"keys new", "keys enroll", "keys revoke", "disconnect", "trace", "explain"}
     named |= {f"component {verb}" for verb in ("start", "stop", "replace", "move", "new")}
     named |= {"delete", *(f"delete {verb}" for verb in ("pause", "resume", "change", "cancel", "undelete"))}
     named |= {f"cache {verb}" for verb in ("set", "del", "touch", "rotate", "shred", "clear", "bench")}
@@ -193,6 +194,24 @@ def test_headers_are_read_as_in_http() -> None:
 def test_suggest_finds_the_nearest_or_nothing() -> None:
     assert suggest("inspct", NAMES) == "inspect"
     assert suggest("qqqq", NAMES) == ""
+
+
+@pytest.mark.parametrize("start", ["-!O", "--O", "-hO", "-tO", "-=O"])
+def test_a_key_that_begins_with_a_dash_is_no_option(start: str) -> None:
+    key = start + encode_key(bytes(range(32)))[len(start) :]
+    enroll = parsed("keys", "enroll", "dpu0", key, "--tenant", "acme", "--server-key", key)
+    assert (enroll.name, enroll.public_key, enroll.tenant, enroll.server_key) == ("dpu0", key, "acme", key)
+    assert parsed("list", "--server-key", key).server_key == key
+    assert parsed("list", before=("--server-key", key)).server_key == key
+
+
+def test_an_option_as_long_as_a_key_stays_one() -> None:
+    folder = "a" * (KEY_CHARACTERS - len("--server-key="))
+    assert is_key(f"--server-key={folder}")
+    assert parsed("list", f"--server-key={folder}").server_key == folder
+    file = "a" * (KEY_CHARACTERS - len("-o"))
+    assert is_key(f"-o{file}")
+    assert parsed("record", "telemetry.>", f"-o{file}").output == file
 
 
 def test_a_command_added_to_the_table_gets_everything() -> None:

@@ -172,8 +172,8 @@ def test_ctrl_c_interrupts_what_waits(shared_node: RunningNode) -> None:
 import sys, threading, busclient
 with busclient.blocking.connect(sys.argv[1]) as bus:
     with bus.subscribe("b.never") as sub:
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             sub.receive()
         except KeyboardInterrupt:
             print(bus.call("$bus.ping").payload["endpoint"] == bus.endpoint, flush=True)
@@ -188,7 +188,10 @@ with busclient.blocking.connect(sys.argv[1]) as bus:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=10)
+        try:
+            output, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert output == "True\n"
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert "Task" not in errors

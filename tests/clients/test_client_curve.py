@@ -350,6 +350,22 @@ def test_a_pair_is_made_once_and_the_secret_is_its_owners(tmp_path: Path) -> Non
     assert isinstance(keys, Keys)
 
 
+def test_a_credential_of_systemd_may_show_the_mask_of_its_acl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = written(tmp_path, KeyPair())
+    server = KeyPair().public
+    key.chmod(0o440)
+    unusable(key, server)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert find_keys(key, server).server == server
+    key.chmod(0o444)
+    assert "mode 0444" in unusable(key, server).text
+    other = tmp_path / "other"
+    other.mkdir()
+    key.rename(other / key.name)
+    (other / key.name).chmod(0o440)
+    assert "mode 0440" in unusable(other / key.name, server).text
+
+
 def test_a_key_that_cannot_be_used_says_why_and_is_not_shown(tmp_path: Path) -> None:
     pair = KeyPair()
     key = written(tmp_path, pair)

@@ -10,10 +10,11 @@ import types
 
 import pytest
 
-from tests.support import ROOT, RunningNode
+from tests.pages import blocks, page
+from tests.support import RunningNode
 
-GUIDE = (ROOT / "clients" / "busclient" / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+GUIDE = page("clients/busclient/README.md")
+BLOCKS = blocks(GUIDE, "python")
 PROMISE = re.compile(r"# prints: (.*)$", re.MULTILINE)
 
 

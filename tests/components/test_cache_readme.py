@@ -14,7 +14,7 @@ import pytest
 import busclient.testing
 from buscli.parser import Line, parse
 from buscli.table import load
-from busd.components.cache import audit, keyring
+from busd.components.cache import audit, keyring, quarantine
 from busd.components.cache.answers import Found, Many, Record
 from busd.components.cache.component import MANY, EncryptedCache
 from busd.components.cache.config import BYTES_LIMIT, ROOM, KeyConfig
@@ -34,29 +34,21 @@ from busd.core.policy import parse as policy_of
 from busd.core.rules import PolicyFile
 from busproto.limits import PAYLOAD_BYTES
 from tests.components.cache_component_world import SECONDS, alive, config
-from tests.support import ROOT
+from tests.pages import blocks, page, rows
 
-PAGE = (ROOT / "busd/components/cache/README.md").read_text(encoding="utf-8")
+PAGE = page("busd/components/cache/README.md")
 TEXT = " ".join(PAGE.split())
 """The page without its line breaks."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def rows(header: str) -> list[list[str]]:
-    """The cells of the table whose first heading is ``header``."""
-    (table,) = re.findall(rf"(?m)^\| {header} \|.*\n\|[ -|]+\n((?:\|.*\n)+)", PAGE)
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-
-
 def test_the_configuration_it_shows_is_taken(tmp_path: Path) -> None:
-    (shown,) = blocks("toml")
-    (tmp_path / "cache.toml").write_text(shown)
-    settings = read_settings("cache", tmp_path)
-    assert settings.config == read_config(tmp_path / "cache.toml")
-    configure(EncryptedCache, settings.config)
+    trial, shown = blocks(PAGE, "toml")
+    for text in (trial, shown):
+        (tmp_path / "cache.toml").write_text(text)
+        settings = read_settings("cache", tmp_path)
+        assert settings.config == read_config(tmp_path / "cache.toml")
+        configure(EncryptedCache, settings.config)
+    assert tomllib.loads(trial) == {"config": {"key": {"generate": True}}}
     table = tomllib.loads(shown)["config"]
     defaults = {name: each.default for name, each in inspect.signature(EncryptedCache).parameters.items()}
     for name, value in table.items():
@@ -76,9 +68,9 @@ def test_the_configuration_it_shows_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_operations_and_fields_it_lists_are_there() -> None:
-    assert {row[0].strip("`") for row in rows("subject")} == set(EncryptedCache.manifest.serves)
+    assert {row[0].strip("`") for row in rows(PAGE, "subject")} == set(EncryptedCache.manifest.serves)
     answers: dict[str, type[msgspec.Struct]] = {"get": Found, "get_many": Many, "get_record": Record}
-    for subject, takes, gives in rows("subject"):
+    for subject, takes, gives in rows(PAGE, "subject"):
         name = subject.strip("`").removeprefix("cache.")
         parameters = set(inspect.signature(getattr(EncryptedCache, name)).parameters) - {"self"}
         named = set(re.findall(r"`(\w+)`", takes)) - {"set"}
@@ -101,6 +93,8 @@ def test_the_numbers_it_says_are_those_of_the_code() -> None:
     assert (audit.BURST, audit.EVERY, audit.KEEP, audit.FILE_BYTES) == (20, 60, 2, 256 << 10)
     assert "20 lines are written at once and then one a minute" in TEXT
     assert "two files of 256 KiB" in TEXT
+    assert (quarantine.FAILURES, quarantine.SECONDS) == (16, 60)
+    assert "The 16th within 60 seconds" in TEXT
     assert EncryptedCache.manifest.budget.memory_bytes == 1.5 * BYTES_LIMIT == 1.5 * (1 << 30)
     assert "The budget is 1.5 GiB" in TEXT
     costs = f"{LRU.OVERHEAD} bytes more (lru; {Sieve.OVERHEAD} sieve, {S3FIFO.OVERHEAD} s3fifo), {EXPIRING} more"
@@ -112,7 +106,7 @@ def test_the_numbers_it_says_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("program", ["main", "blind"])
 def test_the_programs_it_shows_run(program: str, attached: bool, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
-    exec(blocks("python")[0 if program == "main" else 2], names)
+    exec(blocks(PAGE, "python")[0 if program == "main" else 4], names)
     settings = config(mode="blind", key={}) if program == "blind" else config()
     key = [os.urandom(32)] if program == "blind" else []
 
@@ -133,8 +127,12 @@ def test_the_programs_it_shows_run(program: str, attached: bool, capsys: pytest.
 
 
 def test_the_library_it_shows_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(blocks("python")[1], {})
+    exec(blocks(PAGE, "python")[1], {})
     assert capsys.readouterr().out == "b'value' b'made once'\n"
+    exec(blocks(PAGE, "python")[2], {})
+    assert capsys.readouterr().out == "b'from far away'\n"
+    exec(blocks(PAGE, "python")[3], {})
+    assert capsys.readouterr().out == "welcome False welcome 0\n"
 
 
 def test_the_commands_it_shows_are_there() -> None:
@@ -146,13 +144,13 @@ def test_the_commands_it_shows_are_there() -> None:
 
 
 def test_the_policy_it_shows_is_one() -> None:
-    (shown,) = re.findall(r"(?m)^```\n(export .*\n)```$", PAGE)
+    (shown,) = [block for block in blocks(PAGE) if block.startswith("export ")]
     policy = policy_of([PolicyFile("60-cache.policy", shown)], self_uid=0, source="test")
     assert not policy.errors
 
 
 def test_the_threat_model_names_each_attacker_and_what_remains() -> None:
-    table = rows("who attacks")
+    table = rows(PAGE, "who attacks")
     assert len(table) >= 9
     assert all(len(row) == 4 and all(row) for row in table)
     root = next(row for row in table if "root, the hypervisor" in row[0])

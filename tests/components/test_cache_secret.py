@@ -90,6 +90,29 @@ def test_without_room_to_lock_it_says_that_it_is_not_locked() -> None:
     assert (done.stdout, done.stderr) == ("False True\n", "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_MEMLOCK is counted so on Linux")
+def test_a_cache_works_where_only_one_page_may_be_locked() -> None:
+    """Keys beyond the limit lie in pages that are not locked: less safe, and nobody is refused."""
+    script = (
+        "import os, resource\n"
+        "from busd.components.cache import Cache\n"
+        "cache = Cache.generated(quiet=True)\n"  # all is imported before the user changes
+        "cache.tenant('warm').set('k', b'v')\n"
+        "resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "cache = Cache.generated(quiet=True)\n"
+        "for number in range(20):\n"
+        "    mine = cache.tenant(f'tenant-{number}')\n"
+        "    mine.set('k', b'v'); mine.rotate(); mine.set('l', b'w')\n"
+        "    assert (mine.get('k'), mine.get('l')) == (b'v', b'w')\n"
+        "    cache.shred(mine.name)\n"
+        "cache.close(); print('well')\n"
+    )
+    code = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'schemas')]!r}\n{script}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("well\n", "")
+
+
 def test_derivation_is_hkdf_expand_with_its_label_and_lengths() -> None:
     with Secret() as secret:
         secret.view()[:] = bytes(range(32))

@@ -1,6 +1,7 @@
 """The store of one tenant: the quota, the time, the conditions, what an entry costs, and what clearing does."""
 
 import gc
+import os
 import random
 import threading
 import tracemalloc
@@ -8,11 +9,14 @@ from hashlib import blake2b
 
 import pytest
 
+from busd.components.cache import Cache
+from busd.components.cache import store as store_module
 from busd.components.cache.clock import Forward
 from busd.components.cache.entry import ABSENT, NEVER, Entry
 from busd.components.cache.policy import POLICIES, PolicyName
 from busd.components.cache.quota import Quota
 from busd.components.cache.reaper import AT_ONCE
+from busd.components.cache.settings import CacheSettings, TenantSettings
 from busd.components.cache.store import EXPIRING, TenantStore
 from busd.components.cache.wheel import Wheel
 from busproto.errors import BusError
@@ -272,8 +276,9 @@ def test_what_an_entry_costs_is_made_of_its_record_its_overhead_and_its_time() -
 
 
 @pytest.mark.slow
-def test_two_million_changes_do_not_grow_the_memory() -> None:
-    entries = 2_000
+def test_millions_of_changes_do_not_grow_the_memory() -> None:
+    """Two million, or as many as BUSD_CHURN_OPERATIONS says."""
+    entries, changes = 2_000, int(os.environ.get("BUSD_CHURN_OPERATIONS", "2_000_000"))
     store = TenantStore(quota=1 << 40, entries=entries, clock=(clock := Clock()))
     record, keys = bytes(64), [blake2b(key(number), digest_size=16).digest() for number in range(3 * entries)]
 
@@ -293,9 +298,9 @@ def test_two_million_changes_do_not_grow_the_memory() -> None:
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        churn(1_500_000, 450_001)
+        churn(changes - 500_000, 450_001)
         tracemalloc.start()
-        churn(50_000, 1_950_001)
+        churn(50_000, changes - 49_999)
         gc.collect()
         after = tracemalloc.get_traced_memory()[0]
     finally:
@@ -305,7 +310,12 @@ def test_two_million_changes_do_not_grow_the_memory() -> None:
     assert len(store) <= entries
 
 
-def test_threads_that_do_everything_at_once_leave_sums_that_are_right() -> None:
+@pytest.mark.parametrize("gil", [True, False])
+def test_threads_that_do_everything_at_once_leave_sums_that_are_right(
+    gil: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with the locks that a build without the GIL takes."""
+    monkeypatch.setattr(store_module, "GIL", gil)
     store = TenantStore(quota=100_000, entries=100)
     store._quota = Watched(100_000, 100)
     errors: list[BaseException] = []
@@ -340,3 +350,25 @@ def test_threads_that_do_everything_at_once_leave_sums_that_are_right() -> None:
     entries = [store._policy.find(each, ABSENT) for each in store._policy]
     assert store.statistics().bytes == sum(store._cost(entry) for entry in entries)
     assert store.statistics().entries == len(entries)
+    assert (store.find.__name__ == "_locked_find") != gil
+
+
+@pytest.mark.slow
+def test_a_full_cache_takes_what_its_quota_says() -> None:
+    """Of values of all sizes, with names, times and all that Python needs for them, to a tenth."""
+    quota, chosen = 16 << 20, random.Random(6)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        mine = Cache.generated(CacheSettings(usual=TenantSettings(quota=quota)), quiet=True).tenant("acme")
+        for number in range(60_000):
+            mine.set(f"name-{number}", bytes(chosen.randrange(1000)), ttl=chosen.choice((None, 3600)))
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    figures = mine.statistics()
+    assert figures.evicted_for_bytes > 10_000, "it is full"
+    assert 0.99 * quota < figures.bytes <= figures.bytes_most <= quota
+    assert taken == pytest.approx(quota, rel=0.1)

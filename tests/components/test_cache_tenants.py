@@ -50,6 +50,8 @@ def test_a_tenant_cannot_name_another_one() -> None:
                 assert (await refusal(getattr(here.acme, verb)(tenant="node"))).code == Code.CACHE_TENANT_UNKNOWN
             assert (await here.acme.stats(tenant="acme")).tenant == "acme"
             assert [share.tenant for share in await here.acme.tenants()] == ["acme"]
+            assert (await refusal(here.acme.all_stats())).code == Code.DENIED
+            assert [each.tenant for each in await here.node.all_stats()] == ["acme", "globex"]
             assert (await here.globex.get(b"name")).value == b"v"
 
     asyncio.run(main())

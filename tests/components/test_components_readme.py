@@ -1,7 +1,6 @@
 """The page for authors of components: its code works as it stands, in this process and over a bus."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module, invalidate_caches
@@ -13,10 +12,9 @@ import pytest
 from busclient.testing import FakeClock, MemoryBus, Node
 from busd.components.model import Component, compile_operations, offer
 from busd.components.model.component import Context
-from tests.support import ROOT
+from tests.pages import blocks, page
 
-README = (ROOT / "busd" / "components" / "README.md").read_text()
-COMPONENT, CALLER = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMPONENT, CALLER = blocks(page("busd/components/README.md"), "python")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import random
+import secrets
 import socket
 import threading
 import time
@@ -197,6 +198,19 @@ class TestLife:
             (made.data / "outer").mkdir()
             assert jobs.cancel(ACME, inner.job, "restore").state == "cancelled"
             assert names(made.data / "outer/inner")["f0"] == 3
+
+    def test_two_jobs_never_have_one_id(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn = iter(["00000000aa", "00000000aa", "00000000bb"])
+        monkeypatch.setattr(secrets, "token_hex", lambda size: next(drawn))
+        with world(tmp_path) as made:
+            made.tree("one")
+            made.tree("two")
+            jobs = made.start()
+            for name, job in (("one", "00000000aa"), ("two", "00000000bb")):
+                assert jobs.submit(ACME, ask(name)).job == job
+            for job in ("00000000aa", "00000000bb"):
+                until(jobs, job, "done")
+            assert made.left() == []
 
     def test_in_place_twice(self, tmp_path: Path) -> None:
         """The second finds what the first has left, or nothing; both end."""

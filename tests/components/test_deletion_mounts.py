@@ -113,7 +113,7 @@ print("done")
     assert with_mounts(prelude + script, tmp_path) == "done\n"
 
 
-@pytest.mark.parametrize("source", ["outside", "tmpfs"])
+@pytest.mark.parametrize("source", ["outside", "staged"])
 def test_a_mount_that_appears_during_the_walk_stays_with_its_contents(
     tmp_path: Path, prelude: str, source: str
 ) -> None:
@@ -128,15 +128,18 @@ class Mounting(OpenGate):
         with self.lock:
             self.left_to_go -= 1
             if self.left_to_go == 0 and (here / self.place).is_dir():
+                if source == "staged":  # filled first: by then, the other worker may have renamed up what it is in
+                    mount("-t", "tmpfs", "none", "staged")
+                    write("staged/deep/precious", "staged/file")
                 try:
-                    mount(*(["--bind", "outside"] if source == "outside" else ["-t", "tmpfs", "none"]), self.place)
-                except subprocess.CalledProcessError:
-                    return  # the other worker has removed it meanwhile
-                if source == "tmpfs":
-                    write(self.place + "/deep/precious", self.place + "/file")
-                self.mounted = True
+                    mount("--bind" if source == "outside" else "--move", source, self.place)
+                    self.mounted = True
+                except subprocess.CalledProcessError:  # the other worker has removed it meanwhile
+                    if source == "staged":
+                        subprocess.run(["umount", "staged"], check=True)
 
 write("outside/deep/precious", "outside/b/c/precious", "outside/file")
+(here / "staged").mkdir()
 before = files("outside")
 mounted = 0
 for after in range(1, 20):

@@ -125,6 +125,7 @@ def test_stopping_it_takes_no_longer_because_somebody_watches(tmp_path: Path, mo
     run(main, monkeypatch)
 
 
+@pytest.mark.slow
 def test_it_is_not_cut_off_for_doing_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its budget is what all processors give, and its process is far below the memory."""
 

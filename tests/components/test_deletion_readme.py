@@ -21,23 +21,13 @@ from busd.components.supervisor.settings import read_settings
 from busd.core.policy import parse as policy_of
 from busd.core.rules import PolicyFile
 from tests.components.deletion_component_world import SECONDS, config, on_bus, tree
-from tests.support import ROOT
+from tests.pages import blocks, page, rows
 
-PAGE = (ROOT / "busd/components/deletion/README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def rows(header: str) -> list[list[str]]:
-    """The cells of the table whose first heading is ``header``."""
-    (table,) = re.findall(rf"(?m)^\| {header} \|.*\n\|[ -|]+\n((?:\|.*\n)+)", PAGE)
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+PAGE = page("busd/components/deletion/README.md")
 
 
 def test_the_configuration_it_shows_is_taken(tmp_path: Path) -> None:
-    (shown,) = blocks("toml")
+    (shown,) = blocks(PAGE, "toml")
     (tmp_path / "deletion.toml").write_text(shown)
     settings = read_settings("deletion", tmp_path)
     assert settings.config == read_config(tmp_path / "deletion.toml")
@@ -50,10 +40,10 @@ def test_the_configuration_it_shows_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_operations_and_fields_it_lists_are_there() -> None:
-    assert {row[0].strip("`") for row in rows("subject")} == set(Deletion.manifest.serves)
-    fields = [name for row in rows("field") for name in re.findall(r"`(\w+)`", row[0])]
+    assert {row[0].strip("`") for row in rows(PAGE, "subject")} == set(Deletion.manifest.serves)
+    fields = [name for row in rows(PAGE, "field") for name in re.findall(r"`(\w+)`", row[0])]
     assert fields == list(inspect.signature(Deletion.submit).parameters)[1:]
-    for subject, takes, _ in rows("subject"):
+    for subject, takes, _ in rows(PAGE, "subject"):
         name = subject.strip("`").removeprefix("deletion.")
         if name != "submit":
             parameters = list(inspect.signature(getattr(Deletion, name)).parameters)[1:]
@@ -63,7 +53,7 @@ def test_the_operations_and_fields_it_lists_are_there() -> None:
 
 
 def test_the_states_and_numbers_it_lists_are_there() -> None:
-    assert [row[0].strip("`") for row in rows("state")] == list(get_args(State))
+    assert [row[0].strip("`") for row in rows(PAGE, "state")] == list(get_args(State))
     assert audit.KEEP == 4
     assert audit.FILE_BYTES == 8 << 20
     assert "four of 8 MiB" in PAGE
@@ -74,7 +64,7 @@ def test_the_states_and_numbers_it_lists_are_there() -> None:
 @pytest.mark.parametrize("attached", [False, True])
 def test_the_program_it_shows_runs(attached: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
-    exec(blocks("python")[0], names)
+    exec(blocks(PAGE, "python")[0], names)
     settings = config(tmp_path)
     tree(tmp_path / "scratch" / "acme" / "old")
 
@@ -97,13 +87,13 @@ def test_the_library_it_shows_runs(
 ) -> None:
     tree(tmp_path / "build")
     monkeypatch.chdir(tmp_path)
-    exec(blocks("python")[1], {})
+    exec(blocks(PAGE, "python")[1], {})
     assert capsys.readouterr().out == "5\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_commands_it_shows_are_there() -> None:
-    lines = [line.partition("#")[0].strip() for line in blocks("sh")[0].splitlines()]
+    lines = [line.partition("#")[0].strip() for line in blocks(PAGE, "sh")[0].splitlines()]
     lines += re.findall(r"`(bus [^`]+)`", PAGE)
     typed = [shlex.split(line)[1:] for line in lines if line != "bus delete"]
     assert len(typed) >= 6
@@ -113,6 +103,6 @@ def test_the_commands_it_shows_are_there() -> None:
 
 
 def test_the_policy_it_shows_is_one() -> None:
-    (shown,) = re.findall(r"(?m)^```\n(export .*\n)```$", PAGE)
+    (shown,) = [block for block in blocks(PAGE) if block.startswith("export ")]
     policy = policy_of([PolicyFile("60-deletion.policy", shown)], self_uid=0, source="test")
     assert not policy.errors

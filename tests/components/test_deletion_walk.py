@@ -8,8 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +24,7 @@ from busd.components.deletion.options import WalkOptions
 from busd.components.deletion.pool import Pool
 from busd.components.deletion.tally import KEPT, LONGEST, Counts, Tally, cut
 from busd.components.deletion.walk import Removal
-from tests.components.deletion_world import descriptors
+from tests.components.deletion_world import Recorder, descriptors, growth
 
 FLAGS = os.O_RDONLY | os.O_DIRECTORY
 QUICK = WalkOptions(backoff=0.001)
@@ -232,7 +230,7 @@ def test_what_changed_while_the_gate_was_shut_is_asked_about_again(tree: Path) -
         (tree / "new").write_text("old")
         os.rename(tree / "new", tree / "other")
 
-    counts = walk(tree, gate=Recorder(meanwhile), accept=lambda entry: None if entry.size == 3 else "size")
+    counts = walk(tree, gate=Recorder(first=meanwhile), accept=lambda entry: None if entry.size == 3 else "size")
     assert (counts.files, counts.spared) == (1, {"size": 1, "changed": 1})
     assert sorted(os.listdir(tree)) == ["fresh", "other"]
 
@@ -245,36 +243,6 @@ def test_a_filter_and_a_place_to_rename_into_exclude_each_other(tree: Path) -> N
 
 
 # The gate.
-
-
-class Recorder:
-    """A gate that notes what passes; at the first batch something may happen."""
-
-    def __init__(self, first: Callable[[], None] | None = None, *, cancel_after: int | None = None) -> None:
-        self.batches: list[int] = []
-        self.ended: list[int] = []
-        self.size = 0
-        self._first = first
-        self._cancel_after = cancel_after
-        self._lock = threading.Lock()
-
-    def batch(self) -> int:
-        return 256
-
-    def enter(self, files: int, size: int) -> None:
-        with self._lock:
-            if self._cancel_after is not None and len(self.batches) >= self._cancel_after:
-                raise Cancelled
-            self.batches.append(files)
-            self.size += size
-            if self._first is not None:
-                first, self._first = self._first, None
-                first()
-
-    def left(self, files: int, seconds: float) -> None:
-        assert seconds >= 0
-        with self._lock:
-            self.ended.append(files)
 
 
 @pytest.mark.parametrize("measure", [False, True])
@@ -406,38 +374,56 @@ def test_a_chain_longer_than_any_path(tree: Path, hoist: bool) -> None:
 
 def test_the_memory_of_a_flat_directory_does_not_grow_with_it(tmp_path: Path) -> None:
     script = """
-import os, resource, sys
+import os, threading, tracemalloc
 from busd.components.deletion.gate import OpenGate
 from busd.components.deletion.options import WalkOptions
 from busd.components.deletion.walk import Removal
+
+files, workers, late = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "late"
+half = threading.Event()
+
+class Gate(OpenGate):
+    removed = 0
+    def left(self, files_of_batch, seconds):
+        self.removed += files_of_batch
+        if self.removed >= files // 2:
+            half.set()
+
+class Late(threading.Condition):
+    # Whoever was woken is not given a processor until the other has removed half of the files.
+    def wait(self, timeout=None):
+        super().wait(timeout)
+        self.release()
+        half.wait()
+        self.acquire()
+
 fd = os.open("tree", os.O_RDONLY)
-import tracemalloc
 tracemalloc.start()
-Removal(fd, hoist=None, gate=OpenGate(), options=WalkOptions(listing=2000)).run()
+removal = Removal(fd, hoist=None, gate=Gate(), options=WalkOptions(listing=2000), workers=workers)
+if late:
+    removal._pool._changed = Late()
+removal.run()
 print(tracemalloc.get_traced_memory()[1])
 """
-    peaks = []
-    for files in (10_000, 40_000):
+
+    def peak(files: int, workers: int, wakes: str = "at once") -> int:
         (tmp_path / "tree").mkdir()
         flat(tmp_path / "tree", files)
-        peaks.append(int(run_python(script, tmp_path)))
+        memory = int(run_python(script, tmp_path, str(files), str(workers), wakes))
         (tmp_path / "tree").rmdir()
-    assert peaks[1] < peaks[0] * 1.2
-    assert peaks[1] < 2 << 20
+        return memory
+
+    small = peak(10_000, 1)
+    assert peak(40_000, 1) < small * 1.05
+    # The second worker has half the names of a listing while the first reads the next: no more, however late it wakes.
+    assert peak(40_000, 2) < small * 1.3
+    assert peak(40_000, 2, "late") < small * 1.3
+    assert small < 1 << 20
 
 
 @pytest.mark.alone
 def test_twice_as_many_names_take_about_twice_as_long(tree: Path) -> None:
-    seconds = []
-    for files in (10_000, 20_000):
-        best = float("inf")
-        for _ in range(3):
-            flat(tree, files)
-            started = time.process_time()
-            walk(tree, workers=1)
-            best = min(best, time.process_time() - started)
-        seconds.append(best)
-    assert seconds[1] / seconds[0] < 2.6
+    assert growth(lambda names: flat(tree, names), lambda: walk(tree, workers=1)) < 2.6
 
 
 # Faults.

@@ -176,6 +176,7 @@ async def test_a_status_says_all_of_it(it: Stage) -> None:
         "placements": ["host", "soc"],
         "serves": ["tally.add", "tally.hold", "tally.upto"],
         "publishes": ["tally.added"],
+        "metrics": [],
     }
     assert list(operations) == ["add", "hold", "upto"]
     seconds = operations["add"].pop("seconds")

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from busclient import BusError, Code, NoResponders
+from busd.components.supervisor.charge import Charge
 from tests.components.supervisor_world import run, world
 from tests.core.peer import OPEN, made
 
@@ -122,7 +123,9 @@ def test_one_over_its_memory_is_stopped_and_named(tmp_path: Path, monkeypatch: p
     async def main() -> None:
         async with world(tmp_path, kind="Small") as here:
             pid = (await here.ready())["pid"]
-            await here.call("grow", mebibytes=90)
+            with monkeypatch.context() as patch:  # not looked at while it grows: it has twice as much for a moment
+                patch.setattr(Charge, "look", lambda charge, now: None)
+                await here.call("grow", mebibytes=90)
             row = await here.until(lambda row: row["state"] == "stopped")
             assert row["reason"].startswith("memory of 1")
             assert row["reason"].endswith(" MiB is over its budget of 96 MiB")
@@ -361,5 +364,31 @@ def test_a_policy_under_which_nobody_can_be_heard_costs_no_component_its_life(
             row = await here.until(lambda row: row["seconds"] > first["seconds"] + 7)
             assert (row["state"], row["pid"], row["cut_off"]) == ("ready", first["pid"], 0)
             assert not here.reported("component-cut-off")
+
+    run(main, monkeypatch)
+
+
+def test_a_supervisor_whose_session_was_ended_comes_back_and_no_component_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended for good, as a broken protocol ends it: the client does not come back from that by itself."""
+
+    async def main() -> None:
+        async with world(tmp_path) as here:
+            first = await here.ready()
+            census = (await here.bus.call("$bus.list", {})).payload["endpoints"]
+            (own,) = [row["endpoint"] for row in census if row["claims"].get("component") == "supervisor"]
+            here.broker.cut_off(own, "it is to come back")
+            while not here.supervisor.unheard:
+                await asyncio.sleep(0.02)
+            assert "it is to come back" in here.supervisor.unheard
+            while here.supervisor.unheard:
+                await asyncio.sleep(0.02)
+            row = await here.until(lambda row: row["seconds"] > first["seconds"] + 3)
+            assert (row["state"], row["pid"], row["cut_off"]) == ("ready", first["pid"], 0)
+            os.kill(row["pid"], signal.SIGKILL)
+            await here.until(lambda row: row["state"] == "ready" and row["pid"] != first["pid"])
+            await here.admin("replace")
+            assert (await here.row())["state"] == "ready"
 
     run(main, monkeypatch)

@@ -81,6 +81,8 @@ def test_the_last_status_of_one_that_left_does_not_bring_it_back() -> None:
         (SUBJECT, packed(reason="x" * 1025), "reason is longer than 1024"),
         (SUBJECT, packed(serves=["a.b"] * 65), "more than 64 subjects"),
         (SUBJECT, packed(operations={"add": {"calls": "many"}}), "calls"),
+        (SUBJECT, packed(operations={"add": {"errors": {str(code): 1 for code in range(65)}}}), "more than 64 error"),
+        (SUBJECT, packed(operations={"add": {"seconds": {"buckets": [[1.0, 1]] * 65}}}), "more than 64 error"),
     ],
 )
 def test_a_status_that_is_none_is_refused_and_counted(subject: str, data: bytes, reason: str) -> None:
@@ -176,7 +178,9 @@ def test_one_that_stands_by_anew_counts_from_zero_and_nothing_goes_back() -> Non
 def test_names_and_codes_that_never_end_are_bounded() -> None:
     totals = Totals()
     for number in range(NAMES + 100):
-        totals.hear(f"{number}", {f"operation{number}": Operation(1, 0, {str(code): 1 for code in range(NAMES + 50)})})
+        codes, seconds = {str(code): 1 for code in range(NAMES + 50)}, Seconds(1, 1.0, [(float(number), 1)])
+        totals.hear(f"{number}", {f"operation{number}": Operation(1, 0, codes), "same": Operation(1, 0, {}, seconds)})
         totals.leave(f"{number}")
     assert len(totals.totals()) <= NAMES + LAST_WORDS
     assert len(totals.totals()["operation0"].errors) == NAMES
+    assert len(totals.totals()["same"].buckets) == NAMES

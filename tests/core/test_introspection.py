@@ -81,7 +81,7 @@ def test_explain_publish_names_receivers_and_patterns() -> None:
     other.subscribe(">")
     told = peer.ask("$bus.explain", {"subject": "a.b"})
     assert {(row["endpoint"], row["pattern"]) for row in told["receivers"]} == {(other.name, "a.*"), (other.name, ">")}
-    assert told["reason"] == "2 matching subscriptions of 1 endpoints"
+    assert told["reason"] == "2 matching subscriptions of 1 endpoint"
     assert "nobody" in peer.ask("$bus.explain", {"subject": "x.y", "verb": "call"})["reason"]
     assert other.take() == []
 

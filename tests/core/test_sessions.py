@@ -1,15 +1,18 @@
 """A session's life: the table of states, hello, bounds on what it holds, and how it ends."""
 
+import gc
 from typing import Any
 
 import pytest
 
 from busd.core.reasons import Departure
+from busd.core.session import Session
 from busd.core.states import TRANSITIONS, State
 from busproto import envelope
 from busproto.envelope import KIND_NAMES, Kind, Status
 from busproto.errors import BusError, Code
 from tests.core.peer import HOST, Peer, World, error_of
+from tests.support import no_collection
 
 EXAMPLES: dict[int, bytes] = {
     Kind.HELLO: envelope.hello({}),
@@ -343,3 +346,28 @@ def test_half_received_frames_of_all_together_are_bounded() -> None:
     third = world.peer()
     world.bus.hold(third.session, 300, world.now)
     assert not third.session.closing
+
+
+def test_a_session_that_left_is_freed_without_a_collection_of_garbage() -> None:
+    """A full one is seldom, for it stalls the loop; sessions that waited for it were gigabytes under churn."""
+
+    def alive() -> int:
+        return sum(isinstance(each, Session) for each in gc.get_objects())
+
+    world = World()
+    gc.collect()
+    before = alive()
+    with no_collection():
+        for departure in (Departure.CONNECTION_LOST, Departure.CUT_OFF):
+            peer = world.peer(component="c")
+            peer.subscribe("own")
+            peer.serve("echo")
+            peer.publish("own", times=3)
+            peer.call("echo")
+            peer.publish("own")
+            if departure is Departure.CUT_OFF:
+                world.bus.cut_off(peer.name, BusError(Code.DISCONNECTED, reason="r"), world.now)
+            peer.leave(departure)
+            assert world.bus.ready()[-1:] in ([], [peer.session])
+            del peer
+        assert alive() == before

@@ -17,6 +17,7 @@ from busd.edge.acceptor import BACKLOG, Acceptor
 from busd.edge.admission import Admission
 from busd.edge.identity import host_principal
 from busd.edge.pump import Pump, clock
+from busd.ops.config import resolve
 from busproto import envelope
 from busproto.envelope import Decoder, Kind
 from busproto.zmtp import ZmtpConnection, frame_header
@@ -75,7 +76,7 @@ class Listener:
             quotas=Quotas(**quotas),
             guest_rates=rates,
         )
-        self.pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=75e-6)
+        self.pump = Pump(self.bus, asyncio.get_running_loop(), busy_poll=resolve([]).busy_poll_us / 1e6)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)

@@ -1,12 +1,14 @@
 """Units at the guest boundary: kept apart, torn down whole, fenced by generation and by the process of their VMM."""
 
 import asyncio
+import gc
 import json
 import os
 import resource
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ import pytest
 
 from busd.core.principal import Principal
 from busd.core.tokenbucket import TokenBucket
+from busd.edge.admission import Admission
+from busd.edge.guest import Guest
 from busd.edge.pump import clock
 from busproto import envelope
 from busproto.envelope import Kind, Status
 from busproto.errors import BusError, Code
 from tests.edge.raw import RawPeer, descriptors, loops, run
 from tests.edge.vmm import FakeVmm, GuestAgent, GuestNode, connect, guest_node, is_refused, until
+from tests.support import no_collection
 
 both = pytest.mark.parametrize("loop", sorted(loops()))
 
@@ -71,6 +76,28 @@ def test_principal_is_the_unit_and_the_process_is_its_vmm(tmp_path: Path) -> Non
 
 
 # -- torn down whole --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_removed_waits_for_no_collection_of_garbage(tmp_path: Path) -> None:
+    """A guest, its way in and its admission held each other: 8 KiB a life, until the next full collection."""
+
+    async def come_and_go(node: GuestNode, way: str) -> None:
+        await node.add("vm-1", "acme", **{way: tmp_path / f"v-{way}"})
+        lives = [each for each in gc.get_objects() if isinstance(each, Guest | Admission)]
+        gone = [weakref.ref(each) for each in lives if isinstance(each, Guest) or each.boundary == "guest"]
+        del lives
+        assert len(gone) == 2
+        await node.ask("remove", name="vm-1")
+        await until(lambda: not any(each() for each in gone))
+
+    async def main() -> None:
+        async with guest_node(tmp_path) as node:
+            gc.collect()
+            with no_collection():
+                for way in ("socket", "connect"):
+                    await come_and_go(node, way)
+
+    run(main(), "asyncio")
 
 
 @both
@@ -288,7 +315,7 @@ def test_1023_connections_of_one_unit(tmp_path: Path, loop: str) -> None:
 
 def test_storm_of_connections_waits_in_its_own_queue(tmp_path: Path) -> None:
     async def main() -> None:
-        async with guest_node(tmp_path, connects=lambda: TokenBucket(rate=20, burst=5)) as node:
+        async with guest_node(tmp_path, connects=lambda: TokenBucket(rate=1, burst=5)) as node:
             await node.add("vm-1", socket=tmp_path / "v")
             await node.add("vm-2", socket=tmp_path / "w")
             for _ in range(30):

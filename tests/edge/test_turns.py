@@ -68,7 +68,14 @@ class World:
     def __init__(self) -> None:
         self.loop = Loop()
         self.log: list[str] = []
-        self.turns = Turns(self.loop, lambda: self.loop.now, lambda: self.log.append("|"))  # type: ignore[arg-type]
+        self.aside = 0.0
+        """Seconds that the system gave to other processes."""
+        self.turns = Turns(
+            self.loop,  # type: ignore[arg-type]
+            lambda: self.loop.now,
+            lambda: self.log.append("|"),
+            lambda: self.loop.now - self.aside,
+        )
 
     def account(self, name: str, **rates: float) -> Account:
         return Account(name, rates=Rates(**rates), now=0.0)
@@ -118,6 +125,27 @@ def test_who_has_overdrawn_waits_until_it_is_paid_and_others_do_not() -> None:
         world.loop.turn()
         world.loop.turn()
     assert world.log.count("hasty") == 5
+
+
+class Interrupted(Work):
+    """Work in the middle of which the system runs other processes for a while."""
+
+    def step(self) -> bool:
+        self._world.loop.now += 0.05
+        self._world.aside += 0.05
+        return super().step()
+
+
+def test_nobody_is_charged_for_time_in_which_the_system_ran_other_processes() -> None:
+    """On a busy machine one frame that was interrupted for 50 ms kept its tenant waiting for 12 seconds."""
+    world = World()
+    account = world.account("small", loop=0.2)
+    world.turns.offer(Interrupted(world, "small", account, 1, 100e-6))
+    world.loop.turn()
+    assert account.ready_at <= world.loop.now
+    world.offer(account, seconds=0.05)
+    world.loop.turn()
+    assert account.ready_at > world.loop.now + 10, "what did take long is as dear as ever"
 
 
 # -- real sockets -----------------------------------------------------------------------------------------------------

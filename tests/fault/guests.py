@@ -1,5 +1,6 @@
 """Guests of a running node, as bare sockets: what several fault tests start from."""
 
+import asyncio
 import contextlib
 import socket
 from pathlib import Path
@@ -20,8 +21,9 @@ async def add_guest(bus: busclient.Bus, directory: Path, tenant: str, unit: str,
 
 
 async def standing(bus: busclient.Bus) -> dict[str, Any]:
-    """What is attached, and what each account but the node's own holds."""
-    stats = (await bus.call("$bus.stats", timeout=SECONDS)).payload
+    """What is attached, and what each account but the node's own holds; as soon as the node itself is attached."""
+    while (stats := (await bus.call("$bus.stats", timeout=SECONDS)).payload)["daemon"]["state"] != "ready":
+        await asyncio.sleep(0.02)
     listed = (await bus.call("$bus.list", {"limit": 1, "accounts": True}, timeout=SECONDS)).payload
     accounts = {
         row["account"]: {

@@ -23,6 +23,7 @@ what may be held (256 MiB). Nothing here comes near."""
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_hostile_tenant_cannot_keep_others_from_being_served_nor_leave_anything_behind(tmp_path: Path) -> None:
     run = Run(SETTINGS, list(ATTACKS))
     asyncio.run(run.run(tmp_path))

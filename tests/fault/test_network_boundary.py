@@ -306,6 +306,7 @@ asyncio.run(main())
     assert receipt["unit"] == "vm-net"
 
 
+@pytest.mark.slow
 def test_link_that_is_down_for_longer_than_the_lease_ends_calls_on_both_sides(site: Site) -> None:
     key = site.enrolled("dpu-link")
     link = ("-n", site.network.broker, "link", "set", "to-card")

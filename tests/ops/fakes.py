@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+from busd.components.supervisor.ownmetrics import OwnMetric
 from busd.components.supervisor.statistics import ComponentStatistics, OperationTotals
 from busd.core.histogram import Histogram
 from busd.core.policy import PolicyStatistics
 from busd.core.reasons import Departure, Drop
-from busd.core.statistics import BusStatistics
+from busd.core.statistics import BoundaryStatistics, BusStatistics, TenantStatistics
 from busd.edge.curvestatistics import CurveStatistics
 from busd.edge.zap import ZapStatistics
 from busd.ops.auditfile import AuditStatistics
@@ -32,11 +34,17 @@ BUS = BusStatistics(
     endpoints={"host": 7, "guest": 2},
     subscriptions=11,
     services=3,
+    boundaries={
+        "guest": BoundaryStatistics(0, 2, 1, 3, 100, 0),
+        "host": BoundaryStatistics(1, 9, 2, 2, 500, 53),
+    },
+    tenants={},
     units={"guest": 59, "soc": 61},
     accounts=67,
     used={("calls", "node"): 71, ("calls", "others"): 73, ("queued_bytes", "others"): 79},
     limits={"calls": 65536, "queued_bytes": 1 << 30},
     calls_in_flight=4,
+    monitors=2,
     waiting_calls=0,
     held_calls=6,
     queued_messages=5,
@@ -51,12 +59,39 @@ BUS = BusStatistics(
     refusals={"subject-invalid": 23},
     quota_rejections={"subscriptions": 29},
     denials={"subscribe": 83},
+    denials_by_boundary={("guest", "subscribe"): 80, ("host", "subscribe"): 3},
     withdrawn_rights=89,
     skipped_envelopes=31,
     route_cache_entries=37,
     route_cache_misses=41,
     call_seconds=histogram(0.00003, 0.0004, 0.0004, 100.0).statistics(),
+    route_seconds=histogram(0.000015, 0.00004).statistics(),
 )
+
+TENANT = TenantStatistics(
+    used={"calls": 281, "queued_bytes": 283},
+    limits={"calls": 293, "queued_bytes": 307},
+    received_messages=311,
+    received_bytes=313,
+    delivered_messages=317,
+    delivered_bytes=331,
+    dropped_messages=337,
+    denials=347,
+)
+"""Figures of one tenant."""
+
+
+HTTP = SimpleNamespace(
+    connections=367,
+    connections_limit=373,
+    requests=379,
+    foreign_hosts=383,
+    foreign_sites=389,
+    evicted=397,
+    viewers_evicted=401,
+    viewers=409,
+)
+"""Figures of the HTTP server."""
 
 
 def operation(calls: int, *seconds: float, in_flight: int = 0, errors: dict[str, int] | None = None) -> OperationTotals:
@@ -81,6 +116,12 @@ def component(name: str = "telemetry", **changes: Any) -> ComponentStatistics:
         "budget_cpu_percent": 100.0,
         "operations": {"processes": operation(269, 0.00003, 0.0004, in_flight=2, errors={"2008": 271})},
         "log_lines": 277,
+        "healthy": True,
+        "metrics": (
+            OwnMetric("samples_total", "counter", "Samples taken.", (), {(): 349}),
+            OwnMetric("unreadable_total", "counter", "Not read.", ("figure",), {("cpu",): 353, ("disk",): 0}),
+        ),
+        "metrics_refused": 359,
     }
     return ComponentStatistics(**{**figures, **changes})
 
@@ -100,11 +141,16 @@ NODE = NodeStatistics(
     components={"telemetry": component()},
     bus=BUS,
     throttled={"calls": 97},
-    policy=PolicyAdminStatistics("built-in", PolicyStatistics("ab" * 8, 1, 101, 103, 107), {"ok": 109, "failed": 113}),
-    edge=EdgeStatistics(accepted={"host": 43}, refused={("host", "user"): 47}, handshaking={"host": 1}, held_bytes=53),
+    policy=PolicyAdminStatistics(
+        "built-in", PolicyStatistics("ab" * 8, 1, 101, 103, 107), {"ok": 109, "failed": 113}, True, 1.7e9
+    ),
+    edge=EdgeStatistics(
+        accepted={"host": 43}, refused={("host", "user"): 47}, handshaking={"host": 1}, held_bytes={"host": 53}
+    ),
     lag=LagStatistics(0.0002, 0.5, 0.05, histogram(0.0002, 0.5).statistics()),
     descriptors=Descriptors(1024, 524288, 524288),
     configured={"node.name": "flag --node-name"},
+    libzmq="4.3.5",
     audit=AuditStatistics("/var/lib/busd/audit", 2, 211, "ab" * 32, 223, 239, 227, 229, 233, "No space left on device"),
     soc=CurveStatistics(
         boundary="soc",
@@ -141,6 +187,9 @@ class FakeNode:
 
     async def stop(self) -> None:
         self.set(state=State.STOPPED)
+
+    def stuck_seconds(self) -> float:
+        return self.figures.lag.age_seconds
 
     def statistics(self) -> NodeStatistics:
         self.scrapes += 1

@@ -103,7 +103,7 @@ def test_a_stock_client_attaches_and_is_counted(loop: str, run_dir: Path) -> Non
         }
         # The node's own supervisor of components is an endpoint too, and has two subscriptions.
         assert samples["busd_endpoints", "host"] == 3
-        assert samples["busd_subscriptions",] == 3
+        assert samples["busd_subscriptions", "host"] == 3
         assert samples["busd_connections_accepted_total", "host"] == 3
         assert samples["busd_messages_received_total", "host"] >= 4
         assert samples["busd_ready",] == 1

@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -28,6 +29,23 @@ def opened(listen: TcpAddress | UnixAddress, run_dir: Path = Path("/nonexistent"
     return listener
 
 
+@asynccontextmanager
+async def running(server: HttpServer, listener: HttpListener) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of ``server``, which is started and stopped; ``http://localhost`` is what it listens on."""
+    await server.start()
+    address = listener.address
+    connector: aiohttp.BaseConnector
+    if isinstance(address, UnixAddress):
+        connector, base = aiohttp.UnixConnector(address.path), "http://localhost"
+    else:
+        connector, base = aiohttp.TCPConnector(), address.url
+    try:
+        async with asyncio.timeout(30), aiohttp.ClientSession(base, connector=connector) as client:
+            yield client
+    finally:
+        await server.stop()
+
+
 def serving(
     listener: HttpListener, use: Callable[[aiohttp.ClientSession, HttpServer, FakeNode], Awaitable[None]]
 ) -> None:
@@ -36,18 +54,8 @@ def serving(
     async def main() -> None:
         node = FakeNode()
         server = HttpServer(listener, node)
-        await server.start()
-        address = listener.address
-        connector: aiohttp.BaseConnector
-        if isinstance(address, UnixAddress):
-            connector, base = aiohttp.UnixConnector(address.path), "http://localhost"
-        else:
-            connector, base = aiohttp.TCPConnector(), address.url
-        try:
-            async with asyncio.timeout(30), aiohttp.ClientSession(base, connector=connector) as client:
-                await use(client, server, node)
-        finally:
-            await server.stop()
+        async with running(server, listener) as client:
+            await use(client, server, node)
 
     asyncio.run(main())
 

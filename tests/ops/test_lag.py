@@ -12,6 +12,7 @@ from busd.ops.lag import LoopLag
 from busproto.errors import BusError, Code
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_blocked_loop_is_measured(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def main() -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from busd.__main__ import FAILED, OK, USAGE
+from busd.components.model import load
+from busd.components.model.metric import METRICS, SAMPLES
+from busd.components.shipped import SHIPPED
 from busd.components.supervisor.backoff import FIRST_SECONDS, LONGEST_SECONDS, WINDOW_SECONDS
 from busd.components.supervisor.logs import LOGGED_PER_SECOND
 from busd.components.supervisor.settings import MAX_RESTARTS, read_settings
@@ -14,21 +17,20 @@ from busd.node import FAILURES, NEWS
 from busd.ops import auditfile, auditwriter
 from busd.ops.componentmetrics import COMPONENT_FAMILIES, OPERATIONS
 from busd.ops.config import resolve
+from busd.ops.console.census import ROWS
+from busd.ops.console.collector import VIEWERS
+from busd.ops.console.pages import SLOW_SECONDS
 from busd.ops.descriptors import RESERVED
 from busd.ops.http import CONNECTIONS, STUCK_SECONDS
 from busd.ops.keys import KEYS
 from busd.ops.logs import VALUE_CHARACTERS
 from busd.ops.metrics import BUILD_LABELS, FAMILIES
 from busd.ops.process import STOP_MARGIN
+from busd.ops.tenantmetrics import TENANT_FAMILIES
+from tests.pages import page, rows
 from tests.support import ROOT
 
-README = (ROOT / "busd" / "ops" / "README.md").read_text(encoding="utf-8")
-
-
-def rows(header: str) -> list[list[str]]:
-    """The cells of the table whose first heading is ``header``."""
-    (table,) = re.findall(rf"(?m)^\| {header} \|.*\n\|[ -|]+\n((?:\|.*\n)+)", README)
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+README = page("busd/ops/README.md")
 
 
 def test_the_settings_of_a_component_that_it_shows_are_read(tmp_path: Path) -> None:
@@ -41,11 +43,25 @@ def test_the_settings_of_a_component_that_it_shows_are_read(tmp_path: Path) -> N
 
 
 def test_every_metric_is_there_with_its_labels_and_help() -> None:
-    documented = {name.strip("`"): (labels, text) for name, labels, text in rows("metric")}
+    documented = {name.strip("`"): (labels, text) for name, labels, text in rows(README, "metric")}
     info = documented.pop("busd_build_info")
     assert info[0] == ", ".join(BUILD_LABELS)
-    families = (*FAMILIES, *COMPONENT_FAMILIES)
+    families = (*FAMILIES, *TENANT_FAMILIES, *COMPONENT_FAMILIES)
     assert documented == {family.name: (", ".join(family.labels), family.help) for family in families}
+
+
+def test_every_metric_of_components_own_is_there_with_its_label_values_and_help() -> None:
+    documented = {name.strip("`"): (labels, text) for name, labels, text in rows(README, "own metric")}
+    declared = {
+        f"busd_{component.manifest.component}_{metric.name}": (
+            ", ".join(f"{label} ({' '.join(values)})" for label, values in metric.labels.items()),
+            metric.help,
+        )
+        for component in (load(source) for source in SHIPPED.values())
+        for metric in component.metrics
+    }
+    assert documented == declared
+    assert f"at most {METRICS} of at\nmost {SAMPLES} label sets each" in README
 
 
 def test_every_event_is_there_with_its_level() -> None:
@@ -61,17 +77,20 @@ def test_every_event_is_there_with_its_level() -> None:
         for name in re.findall(r'\breport\(\s*"([a-z-]+)"', text):
             made[name] = "error" if name in FAILURES else "warning"
         made |= dict.fromkeys(re.findall(r'"event": "([a-z-]+)"', text), "info")
-    assert {name.strip("`"): level for name, level, _ in rows("event")} == made
+    assert {name.strip("`"): level for name, level, _ in rows(README, "event")} == made
 
 
 def test_exit_statuses_pages_and_numbers() -> None:
-    assert [status for status, _ in rows("exit status")] == [str(OK), str(FAILED), str(USAGE), "128+N"]
-    assert [page for page, _ in rows("page")] == ["`/metrics`", "`/healthz`", "`/readyz`", "`/statusz`"]
+    assert [status for status, _ in rows(README, "exit status")] == [str(OK), str(FAILED), str(USAGE), "128+N"]
+    assert [page for page, _ in rows(README, "page")] == ["`/`", "`/metrics`", "`/healthz`", "`/readyz`", "`/statusz`"]
     for promise in (
         f"and {STOP_MARGIN:g} s more",
         f"{RESERVED} descriptors",
         f"At most {CONNECTIONS} connections",
         f"have not run for {STUCK_SECONDS:g} s",
+        f"however many look ({VIEWERS} at most)",
+        f"for {SLOW_SECONDS:g} s is cut off",
+        f"`limit` ({ROWS} at most)",
         f"cut at {VALUE_CHARACTERS} characters",
         f"`{resolve([], {}).http.listen}` by default",
         f"of {OPERATIONS} operations of each",
@@ -109,7 +128,7 @@ def test_the_error_it_shows_is_the_error_one_gets(tmp_path: Path, capsys: pytest
 
 
 def test_every_audit_event_and_number_is_there() -> None:
-    assert {name.strip("`") for name, _ in rows("audit event")} == set(audit.Event)
+    assert {name.strip("`") for name, _ in rows(README, "audit event")} == set(audit.Event)
     for promise in (
         f"beyond {audit.ACTOR_ALLOWS[1]} at once and one a second",
         f"at most every {audit.PERIOD_SECONDS:g} s for each identity",

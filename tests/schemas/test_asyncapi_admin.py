@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,16 @@ from busd.core.introspection import Request
 from busd.core.policy import parse
 from busd.core.principal import Principal
 from busd.core.rules import PolicyFile
+from busd.core.tap import MONITOR
 from busd.edge import guestrequest
 from busd.edge.admission import Refusal
+from busd.edge.endpoints import EndpointAdministration
 from busd.edge.guests import Guests
 from busd.edge.keyadmin import KeyAdministration
 from busd.ops.policyadmin import PolicyAdmin
 from busproto.errors import BusError
 from tests.schemas.test_asyncapi import BY_ADDRESS, SCHEMAS, accepts, check
-from tests.support import RunningNode, running_node
+from tests.support import RunningNode, environment, running_node
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 """The client's public key in ZeroMQ RFC 26's example of Z85."""
@@ -71,9 +75,9 @@ class Asking:
 
 def test_every_service_is_described_and_no_other() -> None:
     served: set[str] = set()
-    for owner in (Guests, KeyAdministration, PolicyAdmin, ComponentAdmin):
+    for owner in (Guests, KeyAdministration, EndpointAdministration, PolicyAdmin, ComponentAdmin):
         served |= set(object.__new__(owner).services())  # type: ignore[attr-defined]
-    assert served == ADMIN
+    assert served | {MONITOR} == ADMIN
 
 
 def test_what_a_node_answers_conforms(node: RunningNode, tmp_path: Path) -> None:
@@ -82,6 +86,8 @@ def test_what_a_node_answers_conforms(node: RunningNode, tmp_path: Path) -> None
             ask = Asking(bus)
             await _guests(ask, tmp_path)
             await _keys(ask)
+            await _endpoints(ask, node.url)
+            await _monitor(ask)
             await _policy(ask)
             await _components(ask)
             # A component moves to a card or a guest only; what comes back is what a replacement brings.
@@ -119,6 +125,67 @@ async def _keys(ask: Asking) -> None:
     assert (row["name"], row["tenant"], row["last_seen_seconds"]) == ("card-0", "node", None)
     assert (await ask("keys.revoke", {"name": "card-0"}))["key"] == KEY
     assert await ask.refused("keys.revoke", {"name": "card-0"}) == 2008
+
+
+async def _endpoints(ask: Asking, url: str) -> None:
+    async with busclient.connect(url, component="other", reconnect=False) as other:
+        gone = await ask("endpoint.disconnect", {"endpoint": other.endpoint, "reason": "a test", "block_seconds": None})
+    assert (gone["ended"], gone["block"]) == ([other.endpoint], None)
+    assert await ask("endpoint.blocks") == {"blocks": []}
+    own = {"endpoint": ask.bus.endpoint, "block_seconds": 60}
+    assert await ask.refused("endpoint.disconnect", own) == 2008  # it would shut out who asks
+    for wrong in ({}, {"endpoint": 1}, {**own, "block_seconds": 0}, {**own, "block_seconds": 86401}, {**own, "now": 1}):
+        assert not accepts("$bus.admin.endpoint.disconnect", wrong), wrong
+        assert await ask.refused("endpoint.disconnect", wrong) == 2008
+    assert await ask.refused("endpoint.unblock", {"endpoint": other.endpoint}) == 2008
+    script = f"import busclient.blocking as b, time\nwith b.connect({url!r}, component='agent'): time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script], env=environment()) as agent:
+        try:
+            name = await _endpoint_of(ask.bus, agent.pid)
+            blocked = await ask("endpoint.disconnect", {"endpoint": name, "block_seconds": 60})
+            assert blocked["block"]["pid"] == agent.pid
+            assert [row["endpoint"] for row in (await ask("endpoint.blocks"))["blocks"]] == [name]
+            assert (await ask("endpoint.unblock", {"endpoint": name}))["endpoint"] == name
+        finally:
+            agent.kill()
+
+
+async def _endpoint_of(bus: busclient.Bus, pid: int) -> str:
+    async with asyncio.timeout(20):
+        while True:
+            rows = (await bus.call("$bus.list", {})).payload["endpoints"]
+            for row in rows:
+                if row["principal"]["pid"] == pid:
+                    return str(row["endpoint"])
+            await asyncio.sleep(0.02)
+
+
+async def _monitor(ask: Asking) -> None:
+    """What parts there are (tests/core/test_taps.py checks all kinds of them), and the row in the census."""
+    request = {"payload": 3}
+    assert accepts(MONITOR, request)
+    # The calls are $bus.inspect and one that nobody serves.
+    expected = ["began", "publish", "call", "reply", "call", "reply"]
+    got: list[str] = []
+    async with ask.bus.stream(MONITOR, request, timeout=60) as parts, ask.bus.subscribe("x.y"):
+        async for part in parts:
+            check(MONITOR, "reply", part.payload)
+            got.append(part.payload["kind"])
+            if len(got) == 1:
+                ask.bus.publish_nowait("x.y", "hello", headers={"a": 1})
+                row = (await ask.bus.call("$bus.inspect", {"endpoint": ask.bus.endpoint})).payload
+                check("$bus.inspect", "reply", row)
+                assert row["monitoring"][0]["payload"] == 3
+                with pytest.raises(BusError):
+                    await ask.bus.call("nobody.serves.this")
+            if len(got) == len(expected):
+                break
+    assert sorted(got) == sorted(expected)
+    check("$bus.list", "reply", (await ask.bus.call("$bus.list", {})).payload)
+    for wrong in ({"patterns": "a"}, {"kinds": ["all"]}, {"payload": -1}, {"payload": 65537}, {"tenant": "A"}):
+        assert not accepts(MONITOR, wrong), wrong
+        assert await ask.refused("monitor", wrong) == 2008
+    ask.asked.add(MONITOR)
 
 
 async def _policy(ask: Asking) -> None:

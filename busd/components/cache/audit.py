@@ -39,9 +39,12 @@ WAITING: Final = 10_000
 CLOSE_SECONDS: Final = 1.0
 """How long `Audit.close` waits for the disk."""
 
-Event = Literal["unauthentic", "rotated", "shredded"]
-"""What a record is of: a record that failed authentication, a data key that was replaced by command, keys that were
-destroyed."""
+Event = Literal["unauthentic", "quarantined", "rotated", "shredded"]
+"""What a record is of: a record that failed authentication, a data key that was destroyed because too many did, one
+that was replaced by command, keys that were destroyed by command."""
+
+_GRAVE: Final[frozenset[Event]] = frozenset({"unauthentic", "quarantined"})
+"""Nobody asked for these."""
 
 _log: Final = logging.getLogger("busd.components.cache")
 
@@ -57,7 +60,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         key: the blinded name, in hex.
         generation: that the index has for it.
         count: how many of this tenant so far.
-        epoch: of ``rotated``, the new one; of ``shredded``, the one that was; -1: all.
+        epoch: of ``rotated``, the new one; of ``quarantined`` and ``shredded``, the one that was; -1: all.
         left_out: so many before this were not written, because there were too many.
         by: whose request it was.
     """
@@ -183,7 +186,7 @@ class Audit:
             self._put(AuditRecord(event=event, at=self._wall(), tenant=tenant, left_out=left_out))
 
     def _put(self, record: AuditRecord) -> None:
-        level = logging.WARNING if record.event == "unauthentic" else logging.INFO
+        level = logging.WARNING if record.event in _GRAVE else logging.INFO
         _log.log(level, "%s", record.line().decode().rstrip())
         if self._log is None:
             return

@@ -17,7 +17,7 @@ from busd.components.cache.content import flags_of, unwrap, wrap
 from busd.components.cache.datakey import HEADER_SIZE, Algorithm
 from busd.components.cache.entry import NEVER, Entry
 from busd.components.cache.fork import on_fork
-from busd.components.cache.found import Found, Name, Value
+from busd.components.cache.found import Found, Name, Value, name_bytes
 from busd.components.cache.keyring import ROTATE_SECONDS, Keyring
 from busd.components.cache.padding import MAX_VALUE, Padding
 from busd.components.cache.record import Failure, failure_of, open_, seal
@@ -166,7 +166,7 @@ class Blind:
             self._clock = Forward(time.time)
 
     def _blinded(self, name: Name) -> bytes:
-        encoded = name.encode() if isinstance(name, str) else bytes(name)
+        encoded = name_bytes(name)
         if not 0 < len(encoded) <= NAME_LIMIT:
             raise BusError(Code.CACHE_KEY_SIZE, size=len(encoded), limit=NAME_LIMIT)
         return self._keys.blind(encoded)

@@ -20,6 +20,7 @@ from busd.components.cache.fork import on_fork
 from busd.components.cache.keyring import Keyring
 from busd.components.cache.mapping import CacheMapping
 from busd.components.cache.opaque import OpaqueCache
+from busd.components.cache.quarantine import Quarantine
 from busd.components.cache.rootkey import RootKey
 from busd.components.cache.security import SecurityEvent
 from busd.components.cache.settings import CacheSettings, TenantSettings
@@ -117,7 +118,9 @@ class Cache:
                 share = self._share(name)
                 keys = self.keyring.tenant(name)
                 store = TenantStore(quota=share.quota, entries=share.entries, policy=share.policy, clock=self._clock)
-                found = self._tenants[name] = TenantCache(keys, store, share, self._on_security)
+                settings = self.settings
+                quarantine = Quarantine(settings.quarantine_failures, settings.quarantine_seconds)
+                found = self._tenants[name] = TenantCache(keys, store, share, self._on_security, quarantine)
                 self._promised += share.quota
             return found
 

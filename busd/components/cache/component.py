@@ -9,12 +9,14 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from heapq import nlargest
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace as changed
 
 from busd import __version__
-from busd.components.cache.answers import CacheTotals, Found, Item, Many, Record, Share, Statistics, Ttl
+from busd.components.cache.answers import MANY, CacheTotals, Found, Item, Many, Record, Share, Statistics, Ttl
 from busd.components.cache.audit import Audit, Event
 from busd.components.cache.cache import Cache
 from busd.components.cache.config import BYTES_LIMIT, ROOM, KeyConfig, Mode, TenantConfig, check_key, open_key, shares
@@ -23,11 +25,13 @@ from busd.components.cache.datakey import MAX_BYTES, MAX_MESSAGES, Algorithm
 from busd.components.cache.entry import NEVER
 from busd.components.cache.harden import Hardened, harden
 from busd.components.cache.keyring import KEEP_EPOCHS, ROTATE_SECONDS, Keyring
+from busd.components.cache.metrics import METRICS, figures
 from busd.components.cache.opaque import OpaqueCache
+from busd.components.cache.quarantine import FAILURES, SECONDS
 from busd.components.cache.security import SecurityEvent
 from busd.components.cache.settings import LEAST_QUOTA, TenantSettings
 from busd.components.cache.tenant import TenantCache
-from busd.components.model import Budget, Component, Health, Manifest, Request, current_caller
+from busd.components.model import Budget, Component, Figures, Health, Manifest, Request, current_caller
 from busd.components.statefolder import state_folder
 from busd.components.who import Who
 from busproto.errors import BusError, Code
@@ -37,9 +41,6 @@ __all__ = ["MANY", "NODE", "EncryptedCache"]
 
 NODE: Final = "node"
 """The tenant that is the node itself, and may look after all others."""
-
-MANY: Final = 1000
-"""Names in one call: 3 ms in which no other call is answered."""
 
 TURN: Final = 1000
 """Expired entries of one tenant that are taken out in one turn."""
@@ -68,6 +69,9 @@ class EncryptedCache(Component):
         usual: the share of each other tenant; "off": nobody else has one (error 9107).
         tenants_limit: shares at once.
         bytes_limit: of all quotas together. In mode both a tenant has its quota twice: of values, and of records.
+        quarantine_failures: records of one data key that fail authentication within quarantine_seconds, after which
+            that key is destroyed; 0: never.
+        quarantine_seconds: see there.
         harden: no core dump, and no other process of this user reads its memory: for good. None: if the process is
             there for this component alone.
         lock_memory: with it, all memory stays out of swap, if the system's limit lets it.
@@ -85,12 +89,13 @@ class EncryptedCache(Component):
                 (
                     *("get", "get_many", "set", "set_many", "add", "replace", "cas", "touch", "delete", "clear"),
                     *("put_record", "get_record", "delete_record"),
-                    *("stats", "tenants", "rotate", "shred"),
+                    *("stats", "all_stats", "tenants", "rotate", "shred"),
                 ),
             )
         ),
         budget=Budget(memory_bytes=3 * BYTES_LIMIT // 2, cpu_percent=100.0),
     )
+    metrics = METRICS
 
     def __init__(
         self,
@@ -103,9 +108,11 @@ class EncryptedCache(Component):
         rotate_bytes: Annotated[int, Meta(ge=1, le=MAX_BYTES)] = MAX_BYTES,
         keep_epochs: Annotated[int, Meta(ge=1, le=1024)] = KEEP_EPOCHS,
         tenants: Annotated[list[TenantConfig], Meta(max_length=65_536)] = [],  # noqa: B006  (it is read only)
-        usual: TenantSettings | Literal["off"] = TenantSettings(),  # noqa: B008
+        usual: TenantSettings | Literal["off"] = TenantSettings(),  # noqa: B008  (it is frozen)
         tenants_limit: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024,
         bytes_limit: Annotated[int, Meta(ge=LEAST_QUOTA)] = BYTES_LIMIT,
+        quarantine_failures: Annotated[int, Meta(ge=0, le=1 << 20)] = FAILURES,
+        quarantine_seconds: Annotated[float, Meta(gt=0)] = SECONDS,
         harden: bool | None = None,
         lock_memory: bool = False,
         state: str = "",
@@ -122,7 +129,8 @@ class EncryptedCache(Component):
             "rotate_bytes": rotate_bytes,
             "keep_epochs": keep_epochs,
         }
-        self._settings = shares(tenants, usual, mode, tenants_limit=tenants_limit, bytes_limit=bytes_limit)
+        given = shares(tenants, usual, mode, tenants_limit=tenants_limit, bytes_limit=bytes_limit)
+        self._settings = changed(given, quarantine_failures=quarantine_failures, quarantine_seconds=quarantine_seconds)
         self._harden = harden
         self._lock_memory = lock_memory
         self._audit = Audit(state_folder(state, os.environ, "cache"))
@@ -130,6 +138,7 @@ class EncryptedCache(Component):
         self._cache: Cache | None = None
         self._hardened: Hardened | None = None
         self._check = ""
+        self._gone = CacheTotals.of(0, [])
         self._tenant: Callable[[str], TenantCache] = _not_started
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -185,6 +194,8 @@ class EncryptedCache(Component):
         notes = []
         if failed := sum(each.statistics().unauthentic for each in self._all()):
             notes.append(f"{failed} records failed authentication: see the audit")
+        if quarantined := self.statistics().quarantined:
+            notes.append(f"{quarantined} data keys were destroyed for it")
         if self._key.generate:
             notes.append("the root key was generated: for development only")
         elif self._check:
@@ -206,9 +217,9 @@ class EncryptedCache(Component):
 
     async def get_many(
         self,
-        names: Annotated[list[bytes], Meta(max_length=MANY)] = [],  # noqa: B006
+        names: Annotated[list[bytes], Meta(max_length=MANY)] = [],  # noqa: B006  (it is read only)
         *,
-        texts: Annotated[list[str], Meta(max_length=MANY)] = [],  # noqa: B006
+        texts: Annotated[list[str], Meta(max_length=MANY)] = [],  # noqa: B006  (it is read only)
     ) -> Many:
         """The values under several names, as far as they fit in one message.
 
@@ -368,6 +379,21 @@ class EncryptedCache(Component):
         whose = self._whose(tenant)
         return Statistics.of(whose, self._held(whose))
 
+    async def all_stats(self, *, limit: Annotated[int, Meta(ge=1, le=MANY)] = 100) -> list[Statistics]:
+        """What the caches of all tenants have done, and hold: those with the most bytes, by name. For the node alone
+        (error 3004).
+
+        Args:
+            limit: most of them.
+        """
+        if _asker().tenant != NODE:
+            reason = "they are of all tenants together; cache.stats has the caller's own"
+            raise BusError(Code.DENIED, action="call", subject="cache.all_stats", reason=reason)
+        opened = self._opened()
+        held = {name: opened.held(name) for name in opened.tenants()}
+        largest = nlargest(limit, held, key=lambda name: sum(each.statistics().bytes for each in held[name]))
+        return [Statistics.of(name, held[name]) for name in sorted(largest)]
+
     async def tenants(self) -> list[Share]:
         """The tenants that have a share here, by name: to the node all, to others their own."""
         own = _asker().tenant
@@ -396,7 +422,9 @@ class EncryptedCache(Component):
         if epoch is not None:
             done = self._tenant(whose).shred_epoch(epoch) if 0 <= epoch < 1 << 32 else False
         else:
+            figures = [each.statistics() for each in opened.held(whose)]
             done = opened.shred(whose)
+            self._gone = CacheTotals.of(0, figures, gone=self._gone)
             if whose in self._settings.tenants:
                 self._set_aside(whose)
         if done:
@@ -451,6 +479,8 @@ class EncryptedCache(Component):
             count=event.count,
             by=_asker(),
         )
+        if event.quarantined:
+            self._note("quarantined", event.tenant, epoch=event.epoch, count=event.count, by=_asker())
 
     def _note(self, event: Event, tenant: str, **fields: Any) -> None:
         self._audit.note(event, tenant, self.context.time(), **fields)
@@ -462,7 +492,12 @@ class EncryptedCache(Component):
             [each.statistics() for each in self._all()],
             recorded=self._audit.written,
             left_out=self._audit.left_out,
+            gone=self._gone,
         )
+
+    def figures(self) -> Figures:
+        """Of `metrics`."""
+        return figures(self.statistics(), self._settings)
 
 
 def _asker() -> Who:

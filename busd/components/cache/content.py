@@ -9,6 +9,9 @@ __all__ = ["NAMED", "flags_of", "name_of", "unwrap", "wrap"]
 NAMED: Final = 1
 """The name stands before the value, after its length (2 bytes, big-endian)."""
 
+_CONTENT: Final = 0xFF
+"""The flags that are of what is inside; those above are the entry's."""
+
 _PADDED_SHIFT: Final = 1
 _PADDED_MASK: Final = 3
 """Bits 1 and 2: which of `PADDINGS`."""
@@ -29,7 +32,7 @@ def wrap(flags: int, name: bytes, value: bytes | bytearray | memoryview) -> byte
 
 def _unpadded(flags: int, content: bytes | memoryview) -> bytes | memoryview | None:
     kind = flags >> _PADDED_SHIFT & _PADDED_MASK
-    if kind >= len(PADDINGS) or flags >> _PADDED_SHIFT + 2:
+    if kind >= len(PADDINGS) or (flags & _CONTENT) >> _PADDED_SHIFT + 2:
         return None
     return unpad(content, PADDINGS[kind]) if kind else content
 

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-__all__ = ["LEAD", "Flight", "Flights", "Lead", "Outcome", "Waiter"]
+__all__ = ["LEAD", "RENEWALS", "Flight", "Flights", "Lead", "Outcome", "Waiter"]
+
+
+RENEWALS: Final = 8
+"""Computations of one tenant in the background at once: each may be a thread. Who comes beyond has the old value, and
+whoever asks later renews it."""
 
 
 class Lead:
@@ -53,6 +58,7 @@ class Flights:
     Attributes:
         computed: computations that began.
         shared: callers that got what another one computed.
+        renewals_failed: computations in the background that gave nothing.
     """
 
     def __init__(self, generation: Callable[[], int]) -> None:
@@ -60,7 +66,8 @@ class Flights:
         self._generation = generation
         self._lock = threading.Lock()
         self._flights: dict[bytes, Flight] = {}
-        self.computed = self.shared = 0
+        self.computed = self.shared = self.renewals_failed = 0
+        self._renewing = 0
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -87,6 +94,26 @@ class Flights:
             waiter: Waiter = Future()
             flight.waiters.append(waiter)
             return flight, waiter
+
+    def begin(self, key: bytes) -> Flight | None:
+        """A flight for ``key`` that is led in the background, by nobody yet; `ended` is to follow.
+
+        None if one is going on, or `RENEWALS` are.
+        """
+        with self._lock:
+            if key in self._flights or self._renewing >= RENEWALS:
+                return None
+            flight = self._flights[key] = Flight(key, self._generation())
+            flight.thread = 0
+            self.computed += 1
+            self._renewing += 1
+            return flight
+
+    def ended(self, *, failed: bool) -> None:
+        """A computation in the background is over."""
+        with self._lock:
+            self._renewing -= 1
+            self.renewals_failed += failed
 
     def wait(self, flight: Flight, waiter: Waiter, timeout: float | None) -> Outcome:
         """Block for what becomes of ``flight``: the value; its exception; or `LEAD`, and the caller leads it now.

@@ -2,12 +2,21 @@
 
 from typing import NamedTuple
 
-__all__ = ["Found", "Name", "Value"]
+__all__ = ["Found", "Name", "Value", "name_bytes"]
 
 Name = str | bytes
 """A text is the same name as its UTF-8."""
 
 Value = bytes | bytearray | memoryview
+
+
+def name_bytes(name: Name) -> bytes:
+    """``name`` as keys blind it. Raises TypeError for what is none: ``bytes(7)`` would be seven zeros."""
+    if isinstance(name, str):
+        return name.encode()
+    if not isinstance(name, bytes | bytearray | memoryview):
+        raise TypeError(f"a name is text or bytes, not {type(name).__name__}")
+    return bytes(name)
 
 
 class Found(NamedTuple):

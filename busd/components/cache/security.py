@@ -18,6 +18,8 @@ class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True):
         key: its blinded name, in hex.
         generation: that the index has for it.
         count: such events of this tenant so far.
+        epoch: of the key that the index has for it.
+        quarantined: whether it was one too many, and that key was destroyed; see `Quarantine`.
     """
 
     tenant: str
@@ -25,3 +27,5 @@ class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     generation: int
     count: int
+    epoch: int = 0
+    quarantined: bool = False

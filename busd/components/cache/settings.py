@@ -8,6 +8,7 @@ import msgspec
 
 from busd.components.cache.padding import MAX_VALUE, PADDINGS, Padding
 from busd.components.cache.policy import POLICIES, PolicyName
+from busd.components.cache.quarantine import FAILURES, SECONDS
 
 __all__ = ["CacheSettings", "TenantSettings"]
 
@@ -78,9 +79,14 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         usual: the share of all others; None: nobody else has one.
         tenants_limit: shares at once, so that names that anybody makes up do not fill the memory.
         bytes_limit: of all quotas together; None: any.
+        quarantine_failures: so many records of one of a tenant's data keys that fail authentication within
+            ``quarantine_seconds``, and that key is destroyed; 0: none is.
+        quarantine_seconds: see there.
     """
 
     tenants: Mapping[str, TenantSettings] = {}
     usual: TenantSettings | None = TenantSettings()
     tenants_limit: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1024
     bytes_limit: Annotated[int, msgspec.Meta(ge=LEAST_QUOTA)] | None = None
+    quarantine_failures: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = FAILURES
+    quarantine_seconds: Annotated[float, msgspec.Meta(gt=0)] = SECONDS

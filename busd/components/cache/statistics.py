@@ -57,15 +57,21 @@ class CacheStatistics(StoreStatistics, frozen=True, kw_only=True):
         key_age: seconds since that key was made; 0 before the first record.
         key_messages: records sealed under it.
         resealed: records that were read under an older key and sealed anew.
-        computed: computations that were done because a value was not there.
+        quarantined: keys that were destroyed because too many records under them failed authentication.
+        computed: computations that were begun because a value was not there, or no longer fresh.
         shared: callers that got the outcome of somebody else's computation.
         in_flight: computations that are going on now.
+        stale: hits that gave a value which was no longer fresh, to callers that take such.
+        renewals_failed: computations in the background that did not give a new one.
     """
 
     epoch: int
     key_age: float
     key_messages: int
     resealed: int
+    quarantined: int = 0
     computed: int
     shared: int
     in_flight: int
+    stale: int = 0
+    renewals_failed: int = 0

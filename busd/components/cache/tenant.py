@@ -5,15 +5,19 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from operator import is_
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
+from busd.components.cache.computing import Computing, Wanted
 from busd.components.cache.content import flags_of, name_of, unwrap, wrap
-from busd.components.cache.entry import ABSENT, MARKS, NEVER, Entry
-from busd.components.cache.flight import Flight, Flights, Lead
-from busd.components.cache.found import Found, Name, Value
+from busd.components.cache.entry import ABSENT, MARKS, NEVER, Entry, grace_flags, grace_of
+from busd.components.cache.flight import Flight, Lead
+from busd.components.cache.found import Found, Name, Value, name_bytes
 from busd.components.cache.keyring import TenantKeys
+from busd.components.cache.quarantine import Quarantine
 from busd.components.cache.record import Failure, epoch_of, failure_of, open_, open_into, seal
 from busd.components.cache.scratch import Scratch
 from busd.components.cache.security import SecurityEvent
@@ -25,6 +29,9 @@ from busproto.errors import BusError, Code
 __all__ = ["TenantCache"]
 
 Default = TypeVar("Default")
+
+_INSIDE: Final = 0xFF
+"""An entry with flags up to here is fresh until its expiry."""
 
 _log: Final = logging.getLogger("busd.cache")
 
@@ -44,13 +51,17 @@ class TenantCache:
 
     __slots__ = (
         "__weakref__",
+        "_computing",
         "_flags",
         "_flights",
         "_generation",
         "_keys",
         "_most",
         "_on_security",
+        "_quarantine",
+        "_quarantined",
         "_resealed",
+        "_stale",
         "_store",
         "settings",
     )
@@ -61,6 +72,7 @@ class TenantCache:
         store: TenantStore,
         settings: TenantSettings,
         on_security: Callable[[SecurityEvent], None] | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         """`Cache.tenant` makes it. ``on_security`` is called where the miss was, without a lock."""
         self._keys = keys
@@ -71,8 +83,10 @@ class TenantCache:
         self._on_security = on_security
         # Not from 1: a token from before a shred or a restart must match nothing that came after it.
         self._generation = itertools.count(1 + secrets.randbits(48)).__next__
-        self._flights = Flights(self._next_generation)
-        self._resealed = 0
+        self._computing = Computing(self, self._next_generation)
+        self._flights = self._computing.flights
+        self._quarantine = quarantine if quarantine is not None else Quarantine()
+        self._resealed = self._quarantined = self._stale = 0
 
     @property
     def name(self) -> str:
@@ -88,7 +102,7 @@ class TenantCache:
         return self._generation()
 
     def _encoded(self, name: Name) -> bytes:
-        encoded = name.encode() if isinstance(name, str) else bytes(name)
+        encoded = name_bytes(name)
         if not 0 < len(encoded) <= self._most:
             raise BusError(Code.CACHE_KEY_SIZE, size=len(encoded), limit=self._most)
         return encoded
@@ -111,7 +125,7 @@ class TenantCache:
         key = keys.blind(name)
         entry = store.find(key, ABSENT)
         expiry = entry.expiry
-        if expiry == NEVER or expiry > store.clock():
+        if expiry == NEVER or (expiry if entry.flags <= _INSIDE else entry.fresh) > store.clock():
             value = open_(keys, entry.record, key, entry.generation, entry.flags, expiry)
             if value is not None:
                 store.hits += 1
@@ -131,7 +145,7 @@ class TenantCache:
                 return default if value is None else value
             self._failed(key, entry)
         else:
-            store.missed(key, entry)
+            self._missed(key, entry)
         return default
 
     def get_entry(self, name: Name) -> Found | None:
@@ -141,7 +155,7 @@ class TenantCache:
         if found is None:
             return None
         entry, value = found
-        return Found(value, entry.generation, entry.expiry - self._store.clock())
+        return Found(value, entry.generation, entry.fresh - self._store.clock())
 
     def lend(self, name: Name, scratch: Scratch) -> memoryview | None:
         """The value under ``name`` in ``scratch``, to be wiped by its release; None if it is not there.
@@ -153,14 +167,16 @@ class TenantCache:
         name = self._encoded(name)
         key = self._keys.blind(name)
         entry = self._store.find(key, ABSENT)
-        if entry.expiry <= self._store.clock():
-            self._store.missed(key, entry)
+        if entry.fresh <= self._store.clock():
+            self._missed(key, entry)
             return None
         view = open_into(self._keys, entry.record, key, entry.generation, entry.flags, entry.expiry, scratch)
         if view is None:
             self._failed(key, entry)
             return None
         self._store.hit(key, entry)
+        if entry.epoch != self._keys.newest:
+            self._reseal(key, entry, view)
         if entry.flags:
             value = unwrap(entry.flags, name, bytes(view))
             if value is None:
@@ -189,9 +205,9 @@ class TenantCache:
         """The entry of ``key`` and its value, or None."""
         store = self._store
         entry = store.find(key, ABSENT)
-        if entry.expiry <= store.clock():
+        if entry.fresh <= store.clock():
             if count:
-                store.missed(key, entry)
+                self._missed(key, entry)
             return None
         value = open_(self._keys, entry.record, key, entry.generation, entry.flags, entry.expiry)
         if value is None:
@@ -205,10 +221,21 @@ class TenantCache:
             value = unwrap(entry.flags, name, value)
         return None if value is None else (entry, value)
 
+    def _missed(self, key: bytes, entry: Entry) -> None:
+        """Nothing fresh is there: a miss. What is kept for who takes an old value stays."""
+        self._store.missed(key, entry if entry.expiry <= self._store.clock() else ABSENT)
+
     def _failed(self, key: bytes, entry: Entry) -> None:
-        """A record did not open: a miss; and if it was not for a key that is gone, it is told."""
+        """A record did not open: a miss; and if it was not for a key that is gone, it is told.
+
+        If it was one too many of its epoch, the key of that is destroyed: what else it sealed is a miss.
+        """
         why = failure_of(self._keys, entry.record, key, entry.generation, entry.flags, entry.expiry)
         gone = why is None or (why is Failure.EPOCH and epoch_of(entry.record) == entry.epoch)
+        epoch, quarantined = entry.epoch, False
+        if not gone and self._quarantine.is_due(epoch, self._store.clock(), self._keys.epochs):
+            quarantined = self._keys.shred_epoch(epoch)
+            self._quarantined += quarantined
         self._store.missed(key, entry, unauthentic=not gone, keyless=gone)
         if why is None or gone or self._on_security is None:
             return
@@ -218,13 +245,15 @@ class TenantCache:
             key=key.hex(),
             generation=entry.generation,
             count=self._store.statistics().unauthentic,
+            epoch=epoch,
+            quarantined=quarantined,
         )
         try:
             self._on_security(event)
         except Exception:  # the caller asked for a value, and it is a miss; who is told has to see to himself
             _log.exception("telling of a record that failed authentication failed")
 
-    def _reseal(self, key: bytes, entry: Entry, content: bytes) -> None:
+    def _reseal(self, key: bytes, entry: Entry, content: bytes | memoryview) -> None:
         """Seal what was read under an older key anew, so that the old key can go. The generation stays."""
         keys = self._keys
         try:
@@ -237,17 +266,25 @@ class TenantCache:
 
     # Writing
 
-    def _entry(self, name: bytes, key: bytes, value: Value, ttl: float | None, generation: int) -> Entry:
+    def _entry(
+        self, name: bytes, key: bytes, value: Value, ttl: float | None, generation: int, grace: float = 0.0
+    ) -> Entry:
+        """``value`` sealed. ``grace``: seconds for which it is kept when it is no longer fresh, if it ever is."""
         settings = self.settings
         if isinstance(value, memoryview):
             value = value.cast("B") if value.c_contiguous else value.tobytes()
         size = len(value)
         if size > settings.value_limit:
             raise BusError(Code.CACHE_VALUE_SIZE, size=size, limit=settings.value_limit)
-        expiry = NEVER
+        expiry, flags = NEVER, self._flags
         if ttl is not None or settings.ttl is not None or settings.ttl_limit is not None:
-            expiry = self._store.clock() + settings.lifetime(ttl)
-        flags = self._flags
+            lifetime = settings.lifetime(ttl)
+            expiry = self._store.clock() + lifetime
+            if grace and expiry != NEVER:
+                limit = NEVER if settings.ttl_limit is None else settings.ttl_limit
+                kept = grace_flags(grace, limit - lifetime)
+                flags |= kept
+                expiry += grace_of(kept)
         content = wrap(flags, name, value) if flags else value
         record = seal(self._keys, key, generation, flags, expiry, content)
         return Entry(record, generation, flags, expiry, epoch_of(record))
@@ -278,11 +315,14 @@ class TenantCache:
 
     def add(self, name: Name, value: Value, *, ttl: float | None = None) -> bool:
         """Store ``value`` if nothing is there under ``name``; returns whether it was done."""
-        return name not in self and self._put(name, value, ttl, _absent) is not None
+        return name not in self and self._put(name, value, ttl, lambda live: not self._there(live)) is not None
 
     def replace(self, name: Name, value: Value, *, ttl: float | None = None) -> bool:
         """Store ``value`` if something is there under ``name``; returns whether it was done."""
-        return name in self and self._put(name, value, ttl, _present) is not None
+        return name in self and self._put(name, value, ttl, self._there) is not None
+
+    def _there(self, live: Entry | None) -> bool:
+        return live is not None and live.fresh > self._store.clock()
 
     def cas(self, name: Name, value: Value, generation: int, *, ttl: float | None = None) -> int:
         """Compare and set: store ``value`` if what is there still has ``generation``; returns the new one.
@@ -305,8 +345,8 @@ class TenantCache:
         key = self._keys.blind(name)
         while (found := self._open(name, key, count=False)) is not None:
             old, value = found
-            entry = self._entry(name, key, value, ttl, old.generation)
-            if self._store.put(key, entry, lambda live, old=old: live is old):  # type: ignore[misc]
+            entry = self._entry(name, key, value, ttl, old.generation, old.grace)
+            if self._store.put(key, entry, partial(is_, old)):
                 return True
         return False
 
@@ -314,7 +354,22 @@ class TenantCache:
         """Take out what is under ``name``; returns whether something was there."""
         key = self._keys.blind(self._encoded(name))
         self._flights.outdate(key)
-        return self._store.delete(key)
+        fresh = self._there(self._store.find(key, ABSENT))
+        return self._store.delete(key) and fresh
+
+    def pop(self, name: Name) -> bytes | None:
+        """Take out what is under ``name`` and give it, or None; neither a hit nor a miss.
+
+        Of all who do so at once one gets it.
+        """
+        name = self._encoded(name)
+        key = self._keys.blind(name)
+        self._flights.outdate(key)
+        while (found := self._open(name, key, count=False)) is not None:
+            generation = found[0].generation
+            if self._store.delete(key, lambda live, was=generation: live.generation == was):  # type: ignore[misc]
+                return found[1]
+        return None
 
     def clear(self) -> int:
         """Drop all, in O(1); returns how many entries that were. The memory is freed in the background."""
@@ -330,6 +385,7 @@ class TenantCache:
         *,
         ttl: float | None = None,
         timeout: float | None = None,
+        stale: float | None = None,
     ) -> bytes:
         """The value under ``name``; if it is not there, what ``compute`` gives, which is stored.
 
@@ -338,30 +394,29 @@ class TenantCache:
         BaseException that is no Exception), the next one computes. What is written or deleted under the name meanwhile
         stays so; the outcome is then returned and not stored, as one that is too large to be.
 
+        ``stale``: what is stored is kept for so many seconds when its time is over, for callers that say ``stale``.
+        Within theirs they get the old value at once, and one computation, in a thread in the background, renews it
+        (stale-while-revalidate, RFC 5861 section 3). If that fails it is counted (`renewals_failed`), and the next one
+        who asks begins another. To everybody else the value is gone when its time is over, and a tenant's
+        ``ttl_limit`` holds for both times together.
+
         Raises what ``compute`` does, TimeoutError, TypeError if it gives no bytes, RuntimeError if it asks for the
-        same name.
+        same name, ValueError for a ``stale`` that is not above 0 and at most 12 days.
         """
         name = self._encoded(name)
+        key, wanted = self._keys.blind(name), Wanted(name, ttl, stale)
+        if stale is not None and (old := self._old(name, key, stale)) is not None:
+            self._computing.renew(key, compute, wanted)
+            return old
         value = self.get(name)
         if value is not None:
             return value
-        key = self._keys.blind(name)
         flight, waiter = self._flights.join(key)
         if waiter is not None:
             outcome = self._flights.wait(flight, waiter, timeout)
             if not isinstance(outcome, Lead):
                 return outcome
-        try:
-            found = self._open(name, key, count=False)  # it may have landed between the look and the join
-            value = found[1] if found is not None else self._land(name, flight, compute(), ttl)
-        except Exception as error:
-            self._flights.fail(flight, error)
-            raise
-        except BaseException:
-            self._flights.hand_on(flight)
-            raise
-        self._flights.land(flight, value)
-        return value
+        return self._computing.lead(flight, compute, wanted)
 
     async def get_or_compute_async(
         self,
@@ -369,38 +424,58 @@ class TenantCache:
         compute: Callable[[], Awaitable[Value]],
         *,
         ttl: float | None = None,
+        stale: float | None = None,
     ) -> bytes:
-        """As `get_or_compute`, for coroutines. A leader that is cancelled hands on; a waiter that is just leaves."""
+        """As `get_or_compute`, for coroutines. A leader that is cancelled hands on; a waiter that is just leaves.
+
+        What is ``stale`` is renewed by a task of its own in this loop.
+        """
         name = self._encoded(name)
+        key, wanted = self._keys.blind(name), Wanted(name, ttl, stale)
+        if stale is not None and (old := self._old(name, key, stale)) is not None:
+            self._computing.renew_async(key, compute, wanted)
+            return old
         value = self.get(name)
         if value is not None:
             return value
-        key = self._keys.blind(name)
         flight, waiter = self._flights.join(key, asyncio.current_task())
         if waiter is not None:
             outcome = await self._flights.wait_async(flight, waiter)
             if not isinstance(outcome, Lead):
                 return outcome
-        try:
-            found = self._open(name, key, count=False)
-            value = found[1] if found is not None else self._land(name, flight, await compute(), ttl)
-        except Exception as error:
-            self._flights.fail(flight, error)
-            raise
-        except BaseException:
-            self._flights.hand_on(flight)
-            raise
-        self._flights.land(flight, value)
-        return value
+        return await self._computing.lead_async(flight, compute, wanted)
 
-    def _land(self, name: bytes, flight: Flight, value: Value, ttl: float | None) -> bytes:
-        """Store what was computed, if nothing was written meanwhile; returns it as bytes."""
+    def _old(self, name: bytes, key: bytes, stale: float) -> bytes | None:
+        """The value under ``name`` if it has not been fresh for less than ``stale`` seconds: a hit. None: any other."""
+        store = self._store
+        entry = store.find(key, ABSENT)
+        fresh = entry.fresh
+        if not fresh <= store.clock() < min(entry.expiry, fresh + stale):
+            return None
+        value = open_(self._keys, entry.record, key, entry.generation, entry.flags, entry.expiry)
+        if value is None:
+            self._failed(key, entry)
+            return None
+        store.hit(key, entry)
+        self._stale += 1
+        if entry.epoch != self._keys.newest:
+            self._reseal(key, entry, value)
+        return unwrap(entry.flags, name, value)
+
+    def landed(self, name: bytes, key: bytes) -> bytes | None:
+        """For `Computing`: the value, if it is there; neither a hit nor a miss."""
+        found = self._open(name, key, count=False)
+        return None if found is None else found[1]
+
+    def land(self, flight: Flight, value: Value, wanted: Wanted) -> bytes:
+        """For `Computing`: store what was computed, if nothing was written meanwhile; returns it as bytes."""
         if not isinstance(value, bytes | bytearray | memoryview):
             raise TypeError(f"the computation gave {type(value).__name__}; a value is bytes")
         given = bytes(value)
+        flights = self._flights
         try:
-            entry = self._entry(name, flight.key, given, ttl, flight.generation)
-            self._store.put(flight.key, entry, lambda live: self._flights.is_current(flight))
+            entry = self._entry(wanted.name, flight.key, given, wanted.ttl, flight.generation, wanted.stale or 0.0)
+            self._store.put(flight.key, entry, lambda live: flights.is_current(flight))
         except BusError as error:
             if error.code not in (Code.CACHE_VALUE_SIZE, Code.CACHE_ENTRIES):
                 raise
@@ -421,7 +496,7 @@ class TenantCache:
         store = self._store
         for key in store.present():
             entry = store.find(key, ABSENT)
-            if entry.expiry > store.clock():
+            if entry.fresh > store.clock():
                 content = open_(self._keys, entry.record, key, entry.generation, entry.flags, entry.expiry)
                 if content is None:
                     self._failed(key, entry)
@@ -429,7 +504,7 @@ class TenantCache:
                     yield name
 
     def __len__(self) -> int:
-        """Entries, also such as have expired and were not found yet."""
+        """Entries, also such as have expired and were not found yet, or are kept for who takes an old value."""
         return len(self._store)
 
     def __bool__(self) -> bool:
@@ -472,23 +547,20 @@ class TenantCache:
             key_age=keys.age,
             key_messages=keys.messages,
             resealed=self._resealed,
+            quarantined=self._quarantined,
             computed=self._flights.computed,
             shared=self._flights.shared,
             in_flight=len(self._flights),
+            stale=self._stale,
+            renewals_failed=self._flights.renewals_failed,
         )
 
     def forked(self) -> None:
         """In the child of a fork: begin empty. Keys are gone, and locks may be held by threads that are not here."""
         self._store.forked()
-        self._flights = Flights(self._next_generation)
+        self._quarantine.forked()
+        self._computing = Computing(self, self._next_generation)
+        self._flights = self._computing.flights
 
     def __repr__(self) -> str:
         return f"<TenantCache of {self.name!r}, {len(self)} entries>"
-
-
-def _absent(live: Entry | None) -> bool:
-    return live is None
-
-
-def _present(live: Entry | None) -> bool:
-    return live is not None

@@ -49,7 +49,7 @@ SLOWEST: Final = 4.0
 """Times the threshold: what even the slowest disk is not to exceed."""
 
 FELT_SECONDS: Final = 2.0
-"""For which an fsync is remembered: 20 of them where they are quick."""
+"""For which an fsync is remembered: five of them where they are quick."""
 
 FELT_LEAST: Final = 4
 """Fsyncs that tell more than the last one. Then a quarter of them has to be slow: one in ten took

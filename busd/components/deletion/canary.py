@@ -48,7 +48,7 @@ _SOME: Final = re.compile(rb"^some .*?\bavg10=([0-9]{1,3}(?:\.[0-9]{1,4})?)\b", 
 
 
 class Canary:
-    """A thread that writes and fsyncs 4 KiB in a directory, twice to once a second, and times that.
+    """A thread that writes and fsyncs 4 KiB in a directory, times that, and rests for 0.4 to 1 s.
 
     Attributes:
         problem: why there are no figures ("No space left on device"); empty while there are.

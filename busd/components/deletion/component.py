@@ -1,7 +1,9 @@
 """The deletion component: trees below the operator's roots, deleted for whoever may, as jobs that outlive it."""
 
 import asyncio
+import builtins
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
@@ -14,6 +16,7 @@ from busd.components.deletion.aside import Aside
 from busd.components.deletion.audit import AuditLog, AuditRecord, asking
 from busd.components.deletion.filters import Filter
 from busd.components.deletion.jobs import How, Jobs
+from busd.components.deletion.metrics import METRICS, figures
 from busd.components.deletion.progress import Progress, Report
 from busd.components.deletion.request import Amount, JobRequest, Rate
 from busd.components.deletion.rootinfo import RootInfo, RootWatch
@@ -26,7 +29,7 @@ from busd.components.deletion.settings import (
 )
 from busd.components.deletion.statistics import DeletionStatistics, Totals
 from busd.components.deletion.watches import Watches
-from busd.components.model import Budget, Component, Health, Manifest, Request, Stream, current_caller
+from busd.components.model import Budget, Component, Figures, Health, Manifest, Request, Stream, current_caller
 from busd.components.statefolder import default_state, state_folder
 from busd.components.who import Who
 from busproto.errors import BusError, Code
@@ -35,6 +38,12 @@ __all__ = ["Deletion", "DeletionStatistics", "RootInfo"]
 
 LIST_MAX: Final = 1000
 """Jobs in one answer."""
+
+ALL: Final = 1 << 30
+"""More jobs than there are."""
+
+COUNT_SECONDS: Final = 1.0
+"""Between two counts for its metrics; and fifty times as long as one takes, if that is more."""
 
 ROOT_GONE: Final = "another directory or file system is at its path by now, or none"
 """What a tenant is told of a root that is not what it was; the path is the node's own affair."""
@@ -75,6 +84,7 @@ class Deletion(Component):
         placements=("host",),  # what it moves away from keeps its disks, and the jobs on them
         budget=Budget(memory_bytes=256 << 20, cpu_percent=100.0 * (os.cpu_count() or 1)),
     )
+    metrics = METRICS
 
     def __init__(
         self,
@@ -100,6 +110,7 @@ class Deletion(Component):
         }
         self._audit = None if self._folder is None else AuditLog(self._folder / "audit")
         self._totals = Totals()
+        self._figures: Figures = {}
         self._aside = Aside()
         self._watches = Watches(self._look)
         self._roots: RootWatch | None = None
@@ -126,9 +137,11 @@ class Deletion(Component):
         self._watches.begin()
         beginning = asyncio.ensure_future(self._aside.run("", self._begun))
         jobs: Jobs | None = None
+        counting: asyncio.Future[None] | None = None
         try:
             jobs = await asyncio.shield(beginning)
             coming.set_result(jobs)
+            counting = asyncio.ensure_future(self._count_on())
             await self._opened().run()
         except Exception as error:
             if not coming.done():
@@ -136,6 +149,8 @@ class Deletion(Component):
                 coming.exception()  # it is raised here as well, whether or not a call waits
             raise
         finally:
+            if counting is not None:
+                counting.cancel()
             self.draining()
             self._ending = asyncio.ensure_future(self._end(beginning))
             await asyncio.shield(self._ending)
@@ -187,6 +202,7 @@ class Deletion(Component):
         jobs = Jobs(self._opened().roots, folder, audit=self._note, **self._options)
         try:
             jobs.start()
+            self._totals.found(jobs.list(NODE, all=True, limit=ALL))
         except BaseException:
             jobs.stop()
             raise
@@ -285,7 +301,7 @@ class Deletion(Component):
             async for progress in watching:
                 yield progress
         finally:
-            await watching.aclose()  # type: ignore[attr-defined]
+            await watching.aclose()
 
     async def pause(self, job: JobId) -> Progress:
         """Stop a job at the end of its batch, until it is resumed. Of one that is paused nothing changes.
@@ -396,11 +412,34 @@ class Deletion(Component):
         if self._audit is not None:
             self._audit.write(record)
 
+    async def _count_on(self) -> None:
+        """Keep the figures fresh: in a thread, for a list of jobs may take as long as a disk does."""
+        jobs = self._there()
+        assert jobs is not None, "they were begun"
+        while True:
+            began = time.monotonic()
+            try:
+                listed = await self._aside.run("", partial(jobs.list, NODE, all=True, limit=ALL))
+            except RuntimeError:  # no thread can be had: they stay as they are
+                pass
+            else:
+                failed = bool(jobs.problem or (self._audit is not None and self._audit.problem))
+                self._figures = figures(self._statistics(listed), recording_failed=failed)
+            await asyncio.sleep(max(COUNT_SECONDS, 50 * (time.monotonic() - began)))
+
+    def figures(self) -> Figures:
+        """Of `metrics`, as they were some seconds ago."""
+        return self._figures
+
     def statistics(self) -> DeletionStatistics:
         """What this component has done so far. Its calls are counted by whoever runs it. May take as long as a list."""
-        jobs, roots = self._there(), self._roots
+        jobs = self._there()
+        return self._statistics([] if jobs is None else jobs.list(NODE, all=True, limit=ALL))
+
+    def _statistics(self, listed: builtins.list[Progress]) -> DeletionStatistics:
+        roots = self._roots
         return self._totals.statistics(
-            [] if jobs is None else jobs.list(NODE, all=True, limit=1 << 30),
+            listed,
             roots=len(self._settings),
             roots_gone=0 if roots is None else len(roots.gone),
             watched=self._watches.count,

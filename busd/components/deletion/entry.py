@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-__all__ = ["Entry", "entry_of"]
+__all__ = ["Entry", "entry_of", "freed", "taken"]
 
 
 class Entry(NamedTuple):
@@ -48,3 +48,14 @@ def entry_of(name: bytes, path: bytes, status: os.stat_result) -> Entry:
         status.st_mtime,
         status.st_ctime,
     )
+
+
+def taken(status: os.stat_result) -> int:
+    """Bytes on the disk; where stat(2) does not tell (Windows), the size."""
+    blocks = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else int(blocks) * 512
+
+
+def freed(status: os.stat_result) -> int:
+    """Bytes on the disk that go with this name: none while there are others."""
+    return taken(status) if status.st_nlink == 1 else 0

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from busd.components.deletion.entry import Entry, entry_of
+from busd.components.deletion.entry import Entry, entry_of, freed
 from busd.components.deletion.gate import Gate
 from busd.components.deletion.node import Node
 from busd.components.deletion.permissions import open_up
@@ -95,22 +95,22 @@ class Files:
         for name in names:
             status = self._look(hand, node, name, directories)
             if status is not None:
-                weighed.append((name, _freed(status) if status.st_nlink == 1 else -1))
+                weighed.append((name, freed(status) if status.st_nlink == 1 else -1))
         files = len(weighed) + extra
-        size = sum(freed for _, freed in weighed if freed > 0)
+        size = sum(gain for _, gain in weighed if gain > 0)
         self._gate.enter(files, size)
         started = time.perf_counter()
         try:
-            for name, freed in weighed:
+            for name, gain in weighed:
                 try:
-                    if freed < 0:
-                        freed = _freed(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                    if gain < 0:
+                        gain = freed(os.stat(name, dir_fd=fd, follow_symlinks=False))
                     os.unlink(name, dir_fd=fd)
                 except OSError as error:
                     if not self._again(hand, node, name, error, directories):
                         continue
                 hand.tally.files += 1
-                hand.tally.bytes += max(0, freed)
+                hand.tally.bytes += max(0, gain)
         finally:
             self._gate.left(files, time.perf_counter() - started)
         return directories
@@ -155,7 +155,7 @@ class Files:
                     if not self._again(hand, node, name, error, directories):
                         continue
                 hand.tally.files += 1
-                hand.tally.bytes += _freed(status)
+                hand.tally.bytes += freed(status)
         finally:
             self._gate.left(len(chosen), time.perf_counter() - started)
         return directories
@@ -201,14 +201,6 @@ class Files:
             hand.tally.fail(node.path(name), error.errno or errno.EIO, step)
         else:
             hand.tally.park(node.path(name), reason)
-
-
-def _freed(status: os.stat_result) -> int:
-    """Bytes on the disk that go with this name."""
-    if status.st_nlink != 1:
-        return 0
-    blocks = getattr(status, "st_blocks", None)  # Windows has none
-    return status.st_size if blocks is None else int(blocks) * 512
 
 
 def _entry(name: str, prefix: bytes, status: os.stat_result) -> Entry:

@@ -7,9 +7,10 @@ from typing import Final, Self
 
 import msgspec
 
+from busd.components.deletion.entry import taken
 from busd.components.deletion.tally import KEPT, Failure, cut
 
-__all__ = ["Found", "taken"]
+__all__ = ["Found"]
 
 _Path = bytes  # the struct has a field of that name
 
@@ -157,9 +158,3 @@ _SUMS: Final = (
     "apparent",
     "mounts",
 )
-
-
-def taken(status: os.stat_result) -> int:
-    """Bytes on the disk; where stat(2) does not tell (Windows), the size."""
-    blocks = getattr(status, "st_blocks", None)
-    return status.st_size if blocks is None else int(blocks) * 512

@@ -156,7 +156,7 @@ class Jobs:
         the plan is not ready; 9007, too many of the tenant's jobs wait.
         """
         record = Record(
-            job=secrets.token_hex(5),
+            job=self._new_id(),
             tenant=tenant,
             request=request,
             root=request.root,
@@ -328,6 +328,11 @@ class Jobs:
             return self._scheduler.changed.wait_for(idle, seconds)
 
     # -- the rest -------------------------------------------------------------------------------------------------
+
+    def _new_id(self) -> str:
+        while (job := secrets.token_hex(5)) in self._scheduler.jobs:
+            pass
+        return job
 
     def _find(self, tenant: str, job: str) -> Job:
         with self._scheduler.lock:

@@ -21,15 +21,11 @@ class Pool(Generic[T]):
     Args:
         work: called with the worker's number (from 0) and a task. What it raises ends the pool and comes out of `run`.
         workers: at least 1.
-
-    Attributes:
-        idle: workers that wait for a task now; read without the lock, as a hint.
     """
 
     def __init__(self, work: Callable[[int, T], None], workers: int) -> None:
         if workers < 1:
             raise ValueError(f"{workers} workers: at least 1 is needed")
-        self.idle = 0
         self._work = work
         self._workers = workers
         self._changed = threading.Condition(threading.Lock())
@@ -37,14 +33,24 @@ class Pool(Generic[T]):
         self._later: list[tuple[float, int, T]] = []
         self._number = 0
         self._active = 0
+        self._waiting = 0
         self._ended = False
         self._error: BaseException | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker waits for whom there is no task yet; read without the lock, as a hint.
+
+        One for which a task was pushed is idle no more, however late it wakes: on a busy machine that takes long enough
+        for whoever shares his work with the idle to fill the stack.
+        """
+        return self._waiting > len(self._stack)
 
     def push(self, tasks: Sequence[T]) -> None:
         """Put tasks on the stack; the last of them is taken first. For tasks under way and before `run`."""
         with self._changed:
             self._stack.extend(tasks)
-            if self.idle:
+            if self._waiting:
                 self._changed.notify(len(tasks))
 
     def later(self, task: T, seconds: float) -> None:
@@ -52,7 +58,7 @@ class Pool(Generic[T]):
         with self._changed:
             self._number += 1
             heapq.heappush(self._later, (time.monotonic() + seconds, self._number, task))
-            if self.idle:
+            if self._waiting:
                 self._changed.notify()
 
     def run(self) -> None:
@@ -94,6 +100,7 @@ class Pool(Generic[T]):
                 self._work(number, task)
             except BaseException as error:  # whatever it is, it is raised in the caller's thread
                 self._end(error)
+            del task  # or it would be held while waiting for the next
 
     def _wait(self) -> bool:
         """With the lock: wait for a task; whether there is one."""
@@ -107,7 +114,7 @@ class Pool(Generic[T]):
                 self._ended = True
                 self._changed.notify_all()
                 return False
-            self.idle += 1
+            self._waiting += 1
             self._changed.wait(self._later[0][0] - now if self._later else None)
-            self.idle -= 1
+            self._waiting -= 1
         return False

@@ -202,9 +202,13 @@ class Scheduler:
             _apply(record, changes)
             self._put(record)
             with self.lock:
-                _apply(job.record, changes)
-                job.version += 1
-                self.changed.notify_all()
+                self._change(job, changes)
+
+    def _change(self, job: Job, changes: dict[str, Any]) -> None:
+        """With the lock: change the record, and tell who waits."""
+        _apply(job.record, changes)
+        job.version += 1
+        self.changed.notify_all()
 
     def _whole(self, job: Job, changes: dict[str, Any]) -> dict[str, Any]:
         """``changes`` with what follows from them."""
@@ -356,10 +360,7 @@ class Scheduler:
                     job.sample(clock)
                 due = [job for job in waiting if job.due(now)]
                 for job in due:
-                    job.record.state = "queued"
-                    job.record.reason = job.record.in_place
-                    job.record.next_try = 0.0
-                    job.version += 1
+                    self._change(job, self._whole(job, {"state": "queued"}))
             for job in due:
                 self.write(job)
             if due or left:

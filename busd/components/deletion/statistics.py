@@ -23,6 +23,10 @@ class DeletionStatistics:
     """Entries removed by jobs that have ended."""
     bytes: int
     """Bytes freed by these, where they were measured."""
+    removed_under_way: int
+    """Entries removed by jobs that have not ended, or go on again, beyond what is in ``removed``."""
+    bytes_under_way: int
+    """The same of bytes."""
     jobs: Mapping[str, int]
     """Jobs that are remembered, by state."""
     failed: Mapping[int, int]
@@ -49,7 +53,12 @@ class Totals:
         self._removed = 0
         self._bytes = 0
         self._counted: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """Of jobs that have ended: one that is resumed is not counted twice."""
+        """Of jobs that have ended, or were begun by an earlier process: nothing is counted twice."""
+
+    def found(self, jobs: Iterable[Progress]) -> None:
+        """``jobs`` were begun by an earlier process, which has counted what they have come to."""
+        with self._lock:
+            self._counted |= {progress.job: (progress.removed, progress.bytes) for progress in jobs}
 
     def add(self, record: AuditRecord) -> None:
         """Count what ``record`` tells."""
@@ -69,6 +78,7 @@ class Totals:
         self, remembered: Iterable[Progress], *, roots: int, roots_gone: int, watched: int, calls: int
     ) -> DeletionStatistics:
         """All figures, with those of the jobs that are ``remembered``; what was counted of others is not needed."""
+        remembered = list(remembered)
         states: Counter[str] = Counter()
         failed: Counter[int] = Counter()
         parked: Counter[str] = Counter()
@@ -77,11 +87,14 @@ class Totals:
             failed.update(progress.failed)
             parked.update(progress.parked)
         with self._lock:
+            before = [self._counted.get(progress.job, (0, 0)) for progress in remembered]
             return DeletionStatistics(
                 submitted=self._submitted,
                 ended=dict(self._ended),
                 removed=self._removed,
                 bytes=self._bytes,
+                removed_under_way=sum(max(0, p.removed - b[0]) for p, b in zip(remembered, before, strict=True)),
+                bytes_under_way=sum(max(0, p.bytes - b[1]) for p, b in zip(remembered, before, strict=True)),
                 jobs=dict(states),
                 failed=dict(failed),
                 parked=dict(parked),

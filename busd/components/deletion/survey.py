@@ -24,11 +24,11 @@ from bisect import bisect_left
 from itertools import islice
 from typing import Final
 
-from busd.components.deletion.entry import entry_of
+from busd.components.deletion.claim import claim, release
+from busd.components.deletion.entry import entry_of, taken
 from busd.components.deletion.files import Accept
-from busd.components.deletion.found import Found, taken
+from busd.components.deletion.found import Found
 from busd.components.deletion.gate import Gate
-from busd.components.deletion.locks import locked, unlock
 from busd.components.deletion.node import DIRECTORY, Held, Listing, Node, budget
 from busd.components.deletion.pool import Pool
 from busd.components.deletion.system import file_system, is_mount_root, mount_of
@@ -110,11 +110,11 @@ class Survey:
         """
         try:
             if self._accept is not None:
-                if locked(self._root.fd):
+                if not claim(self._root.fd):
                     self._sums[0].seen += 1
                     self._sums[0].spare("locked")
                     return self.found()
-                unlock(self._root.fd)
+                release(self._root.fd)
             self._pool.push([self._root])
             self._pool.run()
         finally:
@@ -182,10 +182,10 @@ class Survey:
             listed = status.st_ino == node.inode and status.st_dev == node.device
             mounted = not listed and mount_of(fd) != self._mount
             if not mounted and self._accept is not None:
-                if locked(fd):
+                if not claim(fd):
                     node.spared = "locked"
                 else:
-                    unlock(fd)  # who only looks is in nobody's way
+                    release(fd)  # who only looks is in nobody's way
                     path = self._path(node)
                     node.spared = self._accept(entry_of(os.fsencode(node.name), path, status))
         except BaseException:

@@ -14,10 +14,10 @@ import time
 from itertools import islice
 from typing import Final
 
+from busd.components.deletion.claim import claim, release
 from busd.components.deletion.entry import entry_of
 from busd.components.deletion.files import Accept, Files, Hand, parks
 from busd.components.deletion.gate import Gate
-from busd.components.deletion.locks import locked, unlock
 from busd.components.deletion.newcomers import Newcomers
 from busd.components.deletion.node import Held, Listing, Node, budget
 from busd.components.deletion.options import WalkOptions
@@ -113,7 +113,7 @@ class Removal:
         Raises Cancelled when the gate did; what was removed until then is in `tally`. What cannot be removed is no
         error but counted.
         """
-        if self._accept is not None and locked(self._root.fd):
+        if self._accept is not None and not claim(self._root.fd):
             self._hands[0].tally.spare(b"", "locked")
             return self.tally()
         roots = [self._root] if self._hoist is None else [self._hoist, self._root]
@@ -125,7 +125,7 @@ class Removal:
                 give_back(node, self._held)
             self._held.close(roots)
             if self._accept is not None:
-                unlock(self._root.fd)  # the descriptor is the caller's
+                release(self._root.fd)  # the descriptor is the caller's
         return self.tally()
 
     # One task.
@@ -183,7 +183,7 @@ class Removal:
                 why = "mount"
             elif self._newcomers.many and self._newcomers.new(fd):
                 why = "busy"
-            elif self._accept is not None and locked(fd):
+            elif self._accept is not None and not claim(fd):
                 node.spared = why = "locked"
             elif self._accept is not None:
                 path = node.path()
@@ -263,6 +263,7 @@ class Removal:
                 # A directory with files only is paid for together with them.
                 leaf = last and error is None and not children and node.pending == 1 and node.parent is not None
                 children += [self._child(node, name, 0) for name in self._remove(hand, node, names, leaf=leaf)]
+                del names  # or they would be held while the next are read
                 if fed and not last:
                     hand.tally.park(node.path(), "busy")
                     node.told = True

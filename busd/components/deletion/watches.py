@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from busd.components.deletion.progress import FINAL, Progress
@@ -52,7 +52,7 @@ class Watches:
         """How many watch."""
         return sum(watched.watchers for watched in self._jobs.values())
 
-    async def watch(self, first: Progress) -> AsyncIterator[Progress]:
+    async def watch(self, first: Progress) -> AsyncGenerator[Progress, None]:
         """``first``, and then the newest progress of its job: at each change but of mere figures, and of those each
         second; until its state is final, or `end`. Who is slow to ask gets the newest and not what there was before.
 

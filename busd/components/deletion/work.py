@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol
 
 from busd.components.deletion.area import Area
 from busd.components.deletion.cancelled import Cancelled
-from busd.components.deletion.entry import entry_of
+from busd.components.deletion.entry import entry_of, freed
 from busd.components.deletion.files import Accept
 from busd.components.deletion.found import Found
 from busd.components.deletion.gate import Gate, OpenGate
@@ -301,7 +301,7 @@ class Work:
             self._park(job, "another process works on it")
             return
         directory = tombstone.directory
-        size = 0 if directory is not None else _blocks(tombstone.status())
+        size = 0 if directory is not None else freed(tombstone.status())
         reason = ""
         if directory is not None and record.request.count and record.found is None:
             self._desk.note(job, found=self._count(job, directory))
@@ -389,7 +389,7 @@ class Work:
         except OSError as failed:
             raise BusError(Code.DELETION_FAILED, path=shown(target.path), reason=why(failed)) from failed
         links = status.st_nlink - 1
-        self._finished(job, Proof(gone=True, basis="name", links=links), _blocks(status))
+        self._finished(job, Proof(gone=True, basis="name", links=links), freed(status))
 
     def _walk(self, job: Job, directory: int, hoist: int | None, accept: Accept | None = None) -> Counts:
         """One walk; its counts are in the record after it. Raises Cancelled, BusError 9004."""
@@ -453,9 +453,3 @@ def _open(target: Target) -> int:
         os.close(fd)
         raise BusError(Code.DELETION_CHANGED, path=shown(target.path), reason="something else is there by now")
     return fd
-
-
-def _blocks(status: os.stat_result) -> int:
-    """Bytes on the disk that go with the last name."""
-    blocks = getattr(status, "st_blocks", None)
-    return 0 if status.st_nlink != 1 else status.st_size if blocks is None else int(blocks) * 512

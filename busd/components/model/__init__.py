@@ -26,6 +26,7 @@ from busd.components.model.handle import attach, handle_statistics, on_behalf, s
 from busd.components.model.invoke import invoke, invoke_stream
 from busd.components.model.load import load, source_of
 from busd.components.model.manifest import Budget, Manifest, Placement
+from busd.components.model.metric import Figures, Metric
 from busd.components.model.operation import (
     Declaration,
     Event,
@@ -47,8 +48,10 @@ __all__ = [
     "Context",
     "Declaration",
     "Event",
+    "Figures",
     "Health",
     "Manifest",
+    "Metric",
     "Offers",
     "Operation",
     "OperationStatistics",

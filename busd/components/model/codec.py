@@ -37,6 +37,10 @@ _FLAT: Final = (
 )
 """Kinds of which a type's values are as deep as the type says, and whose decoder allocates no more than came."""
 
+FLAT_ITEMS: Final = 4096
+"""A list may have so many at most to be as good as flat: the decoder allocates what its head says, if the type allows
+that many, before it has seen one of them. That is 32 KiB for each level of the type."""
+
 _TEXTS: Final = (
     msgspec.inspect.AnyType,
     msgspec.inspect.DateTimeType,
@@ -60,7 +64,7 @@ class Codec(Generic[T]):
                 raise TypeError(f"{kind.cls.__name__} cannot travel; use a Struct, a dataclass or plain types")
         self.type = type
         self._decode = msgspec.msgpack.Decoder(type).decode
-        self._flat = all(isinstance(kind, _FLAT) for kind in kinds)
+        self._flat = all(_is_flat(kind) for kind in kinds)
         self._has_times = any(isinstance(kind, _TEXTS) for kind in kinds)
 
     def encode(self, value: Any) -> bytes:
@@ -74,11 +78,13 @@ class Codec(Generic[T]):
 
     def decode(self, data: bytes) -> T:
         """The value in ``data``, which this process itself encoded. Raises msgspec.ValidationError."""
-        return self._decode(data)  # type: ignore[no-any-return]
+        value: T = self._decode(data)
+        return value
 
     def read(self, value: Any) -> T:
         """The value of a payload that came from elsewhere and was decoded in bounds. Raises msgspec.ValidationError."""
-        return msgspec.convert(value, self.type, builtin_types=PLAIN)  # type: ignore[no-any-return]
+        found: T = msgspec.convert(value, self.type, builtin_types=PLAIN)
+        return found
 
     def read_content(self, content: Content, *, empty: bool = False) -> T:
         """The value of a payload that came from elsewhere. Raises as `read`, and what `Content.payload` does.
@@ -89,7 +95,8 @@ class Codec(Generic[T]):
         """
         if self._flat and not content.headers:
             try:
-                return self._decode(content.view)  # type: ignore[no-any-return]
+                found: T = self._decode(content.view)
+                return found
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 pass
         value = content.payload
@@ -119,6 +126,13 @@ def explain(error: Exception) -> str:
 
 def _joined(place: str, field: str) -> str:
     return f"{place}.{field[:80]}" if place else field[:80]
+
+
+def _is_flat(kind: Any) -> bool:
+    """Whether the decoder bounds values of ``kind`` by itself."""
+    if isinstance(kind, msgspec.inspect.ListType):
+        return kind.max_length is not None and kind.max_length <= FLAT_ITEMS
+    return isinstance(kind, _FLAT)
 
 
 def _kinds(type: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from busclient.clock import Clock, LoopClock
 from busd.components.model.codec import PLAIN, explain
 from busd.components.model.events import LocalEvents
 from busd.components.model.manifest import Manifest
+from busd.components.model.metric import Figures, Metric
 from busd.components.model.operation import (
     Event,
     codec_of,
@@ -122,6 +123,8 @@ class Component:
     """
 
     manifest: ClassVar[Manifest]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    """Metrics of its own, beside those of its operations: the node's /metrics shows them."""
     context: Context
 
     async def start(self) -> None:
@@ -141,6 +144,10 @@ class Component:
     def health(self) -> Health:
         """How it is. Asked every second; must not block."""
         return Health(True)
+
+    def figures(self) -> Figures:
+        """The values of its `metrics` since it was made, by name. Asked every second; must not block."""
+        return {}
 
     async def hand_over(self) -> Any:
         """What a successor needs: an instance of ``manifest.state``."""

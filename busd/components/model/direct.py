@@ -39,18 +39,18 @@ class DirectRoute:
         """Steps of operations that are under way."""
         self.idle: Final = Waiters()
 
-    async def request(self, operation: Operation, data: bytes, timeout: float, behalf: bool) -> Any:  # noqa: ASYNC109
+    async def request(self, operation: Operation, data: bytes, seconds: float, behalf: bool) -> Any:
         """Call a request; see `Route`."""
         if self.closed or self._background.failure is not None:
             self.refuse(operation)
         caller, call = _for_whom() if behalf else (LOCAL, None)
-        deadline = Deadline(self.deadlines, timeout)
+        deadline = Deadline(self.deadlines, seconds)
         self.steps += 1
         try:
             running = invoke(self.component, operation, None, caller, data=data, call=call, deadline=deadline)
             return (await deadline.run(running))[1]
         except TimeoutError:
-            raise CallTimeout(operation.subject, timeout) from None
+            raise CallTimeout(operation.subject, seconds) from None
         except BusError as error:
             raise as_reply(error) from error
         finally:
@@ -65,9 +65,9 @@ class DirectRoute:
         if self._background.failure is not None:  # on a bus its runner would be gone
             raise NoResponders(Code.NO_RESPONDERS, subject=operation.subject)
 
-    def stream(self, operation: Operation, data: bytes, timeout: float, behalf: bool) -> "DirectParts":
+    def stream(self, operation: Operation, data: bytes, seconds: float, behalf: bool) -> "DirectParts":
         """Call a stream; see `Route`."""
-        return DirectParts(self, operation, data, timeout, behalf)
+        return DirectParts(self, operation, data, seconds, behalf)
 
     def subscribe(self, subject: str, codec: Codec[Any], latest: bool, max_pending: int) -> EventSubscription[Any]:
         """Subscribe to an event; see `Route`."""

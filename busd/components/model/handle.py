@@ -135,7 +135,7 @@ async def attach_here(
     component: type[C],
     *,
     bus: Bus | None = None,
-    timeout: float = TIMEOUT,  # noqa: ASYNC109  (of each call)
+    timeout: float = TIMEOUT,  # noqa: ASYNC109  (of each call of the handle, not of this one)
     config: Mapping[str, Any],
     clock: Clock | None = None,
 ) -> AsyncIterator[C]:
@@ -161,7 +161,7 @@ async def attach_to(
     bus: Bus | None,
     component: type[C],
     *,
-    timeout: float = TIMEOUT,  # noqa: ASYNC109  (of each call)
+    timeout: float = TIMEOUT,  # noqa: ASYNC109  (of each call of the handle, not of this one)
 ) -> AsyncIterator[C]:
     """A handle of ``component`` wherever it is attached to ``bus``; without one, to this user's or BUS_URL's."""
     kind = handle_class(component)

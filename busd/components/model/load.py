@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+from collections.abc import Iterable
 
 from busd.components.model.component import Component
 from busd.components.model.operation import compile_operations
@@ -53,10 +54,10 @@ def source_of(component: type[Component]) -> str:
     return f"{component.__module__}:{component.__qualname__}"
 
 
-def _components(values: "object") -> list[str]:
+def _components(values: Iterable[object]) -> list[str]:
     return [
         each.__name__
-        for each in values  # type: ignore[attr-defined]
+        for each in values
         if inspect.isclass(each) and issubclass(each, Component) and each is not Component
     ]
 

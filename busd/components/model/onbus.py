@@ -31,7 +31,7 @@ class BusRoute:
         self.streams: Final[weakref.WeakSet[BusParts]] = weakref.WeakSet()
         self._subscriptions: Final[weakref.WeakSet[Source]] = weakref.WeakSet()
 
-    async def request(self, operation: Operation, data: bytes, timeout: float, behalf: bool) -> Any:  # noqa: ASYNC109
+    async def request(self, operation: Operation, data: bytes, seconds: float, behalf: bool) -> Any:
         """Call a request; see `Route`."""
         if self.closed:
             raise Closed("handle")
@@ -40,7 +40,7 @@ class BusRoute:
         begun = statistics.begin()
         code = int(Code.CANCELLED)
         try:
-            reply = await self.bus.call(operation.subject, timeout=timeout, data=data, on_behalf_of=call)
+            reply = await self.bus.call(operation.subject, timeout=seconds, data=data, on_behalf_of=call)
             result = decoded(operation, reply)
             code = 0
             return result
@@ -50,12 +50,12 @@ class BusRoute:
         finally:
             statistics.end(begun, code)
 
-    def stream(self, operation: Operation, data: bytes, timeout: float, behalf: bool) -> "BusParts":
+    def stream(self, operation: Operation, data: bytes, seconds: float, behalf: bool) -> "BusParts":
         """Call a stream; see `Route`."""
         if self.closed:
             raise Closed("handle")
         call = _behind() if behalf else None
-        stream = self.bus.stream(operation.subject, timeout=timeout, data=data, on_behalf_of=call)
+        stream = self.bus.stream(operation.subject, timeout=seconds, data=data, on_behalf_of=call)
         return BusParts(self, operation, stream)
 
     def subscribe(self, subject: str, codec: Codec[Any], latest: bool, max_pending: int) -> EventSubscription[Any]:

@@ -45,14 +45,14 @@ class Route(Protocol):
     def statistics(self) -> Mapping[str, OperationStatistics]:
         """What became of the calls made here, by operation."""
 
-    async def request(self, operation: Operation, data: bytes, timeout: float, behalf: bool) -> Any:  # noqa: ASYNC109
-        """The result of a request that is called with packed arguments, within ``timeout`` seconds.
+    async def request(self, operation: Operation, data: bytes, seconds: float, behalf: bool) -> Any:
+        """The result of a request that is called with packed arguments, within ``seconds``.
 
         With ``behalf``, for the caller of the operation that is running. Raises what `attach` says.
         """
 
-    def stream(self, operation: Operation, data: bytes, timeout: float, behalf: bool) -> Parts:
-        """The parts of a stream, as `request`. It is called when iteration begins; ``timeout`` is for all of them."""
+    def stream(self, operation: Operation, data: bytes, seconds: float, behalf: bool) -> Parts:
+        """The parts of a stream, as `request`. It is called when iteration begins; ``seconds`` is for all of them."""
 
     def subscribe(self, subject: str, codec: Codec[Any], latest: bool, max_pending: int) -> EventSubscription[Any]:
         """The values of an event."""

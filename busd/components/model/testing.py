@@ -43,7 +43,7 @@ async def both_forms(
     form: Form,
     *,
     clock: FakeClock | None = None,
-    timeout: float = TIMEOUT,  # noqa: ASYNC109  (of each call)
+    timeout: float = TIMEOUT,  # noqa: ASYNC109  (of each call of the handle, not of this one)
     **config: Any,
 ) -> AsyncIterator[C]:
     """A handle of an instance of ``component`` with ``config``, in the form that the test is run in.

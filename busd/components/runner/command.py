@@ -21,7 +21,7 @@ from busd.components.runner.ending import told_to_end
 from busd.components.runner.limits import LEAST_MEMORY_BYTES, limit_memory
 from busd.components.runner.runner import Runner
 
-__all__ = ["FAILED", "OK", "USAGE", "main"]
+__all__ = ["FAILED", "OK", "USAGE", "main", "parser"]
 
 OK: Final = 0
 FAILED: Final = 1
@@ -65,7 +65,7 @@ _log = logging.getLogger("busd.components.runner")
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``busd component ARGV``; the exit status. What goes wrong is printed as code, reason and cure."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = parser().parse_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")  # warnings and worse, to standard error
     try:
         if options.memory_bytes is not None:
@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     return OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of ``busd component``."""
     parser = argparse.ArgumentParser(
         prog="busd component", description="Components as processes of their own.", allow_abbrev=False
     )
@@ -114,7 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         "--key", metavar="FILE", help="for tcp://: the file of this client's secret key (default: BUS_KEY)"
     )
     run.add_argument(
-        "--server-key", metavar="KEY", help="for tcp://: the broker's public key or its file (default: BUS_SERVER_KEY)"
+        "--server-key",
+        metavar="KEY",
+        help="for tcp://: the broker's public key or its file (default: BUS_SERVER_KEY); --server-key=KEY for a key "
+        "that begins with a dash",
     )
     run.add_argument("--standby", action="store_true", help="wait until told to serve")
     run.add_argument(

@@ -30,6 +30,7 @@ from busd.components.model import (
     offer,
     source_of,
 )
+from busd.components.model.metric import snapshot
 from busd.components.runner.handed import pack_state, read_state
 from busd.components.runner.limits import Usage
 from busd.components.runner.status import Budget, Health, State, Status, control_subject
@@ -131,6 +132,7 @@ class Runner:
         self._verb: Verb | None = None
         self._under_way: asyncio.Task[Any] | None = None
         self._for_good = not standby
+        self._metrics_failed = False
 
     # -- the verbs ----------------------------------------------------------------------------------------------------
 
@@ -267,22 +269,22 @@ class Runner:
     async def _drain(self, seconds: float) -> bytes | None:
         component = self._started()
         self._become("draining")
-        missing = self._in_flight
+        missing = ""
 
         async def empty() -> bytes | None:
             nonlocal missing
             self._tell_draining(component)
             await self._leave()
-            missing = lambda: "run() did not end"  # noqa: E731
+            missing = "run() did not end"
             await self._end_background()
             if self.failure is not None:
                 raise self.failure
             if self.manifest.state is None:
                 return None
-            missing = lambda: "hand_over() did not end"  # noqa: E731
+            missing = "hand_over() did not end"
             return pack_state(self.manifest, await self._handed_over(component))
 
-        data = await self._within(seconds, empty(), lambda: missing())
+        data = await self._within(seconds, empty(), lambda: missing or self._in_flight())
         self._become("drained")
         return data
 
@@ -461,6 +463,7 @@ class Runner:
             serves=list(manifest.serves),
             publishes=list(manifest.publishes),
             operations=self._operations(),
+            metrics=self._metrics(),
         )
 
     def _health(self) -> Health:
@@ -473,6 +476,18 @@ class Runner:
             return Health(ok=health.ok, detail=health.detail[:REASON_LENGTH])
         except Exception as error:
             return Health(ok=False, detail=f"health(): {_text(error)}"[:REASON_LENGTH])
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        component = self._component
+        if component is None or not component.metrics:
+            return []
+        try:
+            return snapshot(component.metrics, component.figures())
+        except Exception as error:
+            if not self._metrics_failed:  # it will fail again in a second
+                self._metrics_failed = True
+                _log.warning("the metrics of component %s cannot be read: %s", self.manifest.component, _text(error))
+            return []
 
     def _operations(self) -> dict[str, dict[str, Any]]:
         return {name: figures.snapshot() for name, figures in self.context.statistics.items()}

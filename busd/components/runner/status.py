@@ -62,6 +62,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     publishes: list[str]
     operations: dict[str, dict[str, Any]]
     """By name: ``{calls, in_flight, errors: {code: count}, seconds: {count, sum, buckets: [[le, count], ...]}}``."""
+    metrics: Any = ()
+    """Of its own: a list of ``{name, kind, help, labels: [name, ...], samples: [[[value, ...], figure], ...]}``. Who
+    reads it leaves out what is ill-formed, and takes the rest."""
 
 
 def control_subject(component: str, instance: str) -> str:

@@ -11,6 +11,7 @@ from busd.components.supervisor.backoff import Restarts
 from busd.components.supervisor.broker import Surroundings
 from busd.components.supervisor.handover import DRAIN_SECONDS, Taken, hand_over
 from busd.components.supervisor.output import Output
+from busd.components.supervisor.ownmetrics import OwnMetrics
 from busd.components.supervisor.party import Instance, ending
 from busd.components.supervisor.runners import Runner
 from busd.components.supervisor.settings import Settings
@@ -57,6 +58,7 @@ class Charge:
         """The verb that is under way."""
         self.output = Output(settings.name)
         self.totals = Totals()
+        self.metrics = OwnMetrics()
         self.usage = Usage()
         self._around = around
         self._restarts = Restarts(settings.max_restarts)
@@ -197,6 +199,7 @@ class Charge:
         status = runner.status
         if runner.instance == self.instance or runner.instance in self._workers:
             self.totals.hear(runner.instance, runner.operations)
+            self.metrics.hear(runner.instance, *runner.metrics)
         self._wake()
         if runner.instance == self.instance:
             self._last, self._heard = status, now
@@ -210,6 +213,7 @@ class Charge:
         """``runner``, which is of this component, is not attached any more."""
         self._wake()
         self.totals.leave(runner.instance)
+        self.metrics.leave(runner.instance)
         if runner.instance == self.instance and self.worker is None and not self.busy:
             self._around.report("component-lost", component=self.name, placement=runner.placement)
             self._down(f"it was lost at {runner.placement}", 0.0)
@@ -342,6 +346,7 @@ class Charge:
 
     def _process_ended(self, instance: str, worker: Worker) -> None:
         self.totals.leave(instance)
+        self.metrics.leave(instance)
         if (runner := self._around.board.instance(self.name, instance)) is not None:
             self._around.board.leave(runner.endpoint)
         self._wake()

@@ -96,6 +96,9 @@ def figures(charge: Charge) -> ComponentStatistics:
         budget_cpu_percent=budget.cpu_percent if budget else 0.0,
         operations=charge.totals.totals(),
         log_lines=charge.output.ring.count,
+        healthy=charge.runner is not None and charge.runner.status.health.ok,
+        metrics=charge.metrics.totals(charge.instance),
+        metrics_refused=charge.metrics.refused,
     )
 
 

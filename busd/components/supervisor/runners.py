@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from busd.components.runner.status import Status, control_subject
+from busd.components.supervisor.ownmetrics import Metrics, read_metrics
 from busproto.errors import BusError, Code
 from busproto.limits import MANIFEST_SUBJECTS, PURPOSE_BYTES
 from busproto.subjects import check_name
@@ -23,6 +24,9 @@ RUNNERS: Final = 512
 
 STATUS_BYTES: Final = 256 << 10
 """One status: 128 operations with their histograms have about a tenth of it."""
+
+FIGURES: Final = 64
+"""Error codes of one operation, and buckets of its histogram: twice what any has."""
 
 _INSTANCE: Final = re.compile(r"[0-9a-f]{12}")
 
@@ -69,17 +73,21 @@ def read_status(subject: str, data: bytes) -> tuple[Status, dict[str, Operation]
             raise ValueError(f"{field} is longer than {limit}")
     if max(len(status.serves), len(status.publishes), len(status.operations)) > MANIFEST_SUBJECTS:
         raise ValueError(f"it names more than {MANIFEST_SUBJECTS} subjects")
+    if any(max(len(each.errors), len(each.seconds.buckets)) > FIGURES for each in operations.values()):
+        raise ValueError(f"one of its operations has more than {FIGURES} error codes, or buckets")
     return status, operations
 
 
 class Runner:
     """One runner: what it said last, and what is proven of it."""
 
-    __slots__ = ("boundary", "endpoint", "heard", "operations", "status", "tenant", "unit")
+    __slots__ = ("boundary", "endpoint", "heard", "metrics", "operations", "status", "tenant", "unit")
 
     def __init__(self, status: Status, endpoint: str, boundary: str, tenant: str, unit: str, now: float) -> None:
         self.status = status
         self.operations: dict[str, Operation] = {}
+        self.metrics: tuple[Metrics, int] = ({}, 0)
+        """Those of its own, and how many were not taken."""
         self.endpoint = endpoint
         self.boundary = boundary
         self.tenant = tenant
@@ -160,6 +168,7 @@ class Board:
             runner = self._runners[endpoint] = Runner(status, endpoint, boundary, tenant, unit, now)
         runner.status = status
         runner.operations = operations
+        runner.metrics = read_metrics(status.metrics)
         runner.heard = now
         return runner
 

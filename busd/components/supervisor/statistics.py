@@ -6,17 +6,14 @@ from typing import Any, Final
 
 import msgspec
 
+from busd.components.supervisor.ownmetrics import LAST_WORDS, OwnMetric
 from busd.components.supervisor.runners import Operation, Seconds
 
-__all__ = ["ComponentStatistics", "OperationTotals", "Totals"]
+__all__ = ["LAST_WORDS", "ComponentStatistics", "OperationTotals", "Totals"]
 
 
 NAMES: Final = 256
-"""Operations that are remembered of one component, over all its versions; error codes of one operation as well."""
-
-
-LAST_WORDS: Final = 4
-"""Instances that left and may still be heard of: a status and the end of its sender come by different ways."""
+"""Operations that are remembered of one component, over all its versions; of one operation error codes, and buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,12 @@ class ComponentStatistics:
     budget_cpu_percent: float
     operations: Mapping[str, OperationTotals]
     log_lines: int
+    healthy: bool = False
+    """Whether it says that it is well; False while nothing of it serves."""
+    metrics: tuple[OwnMetric, ...] = ()
+    """Of its own."""
+    metrics_refused: int = 0
+    """Of its own, that were not taken: ill-formed, or too many."""
 
 
 class Totals:
@@ -150,5 +153,7 @@ def _total(operations: Iterable[Operation]) -> OperationTotals:
                 continue
             errors[code] = errors.get(code, 0) + number
         for bound, number in operation.seconds.buckets:
+            if bound not in buckets and len(buckets) >= NAMES:
+                continue
             buckets[bound] = buckets.get(bound, 0) + number
     return OperationTotals(calls, in_flight, errors, count, seconds, tuple(sorted(buckets.items())))

@@ -65,15 +65,13 @@ class Supervisor:
         self.report = report
         self.board = Board()
         self.charges: dict[str, Charge] = {}
-        self.bus: Bus = busclient.connect(
-            url, component="supervisor", owner="node", purpose="keeps the node's components running"
-        )
+        self.bus = self._bus()
         self._names = list(dict.fromkeys(names))
         self._admin = ComponentAdmin(self)
         self._liveness: dict[str, Liveness] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deaf: set[str] = set()
-        """What it may not subscribe to at the moment."""
+        self._deaf: dict[str, str] = {}
+        """What it is not subscribed to at the moment, and why."""
         self._looked = 0.0
         self._showing = False
         self._running = False
@@ -116,7 +114,17 @@ class Supervisor:
             _log.debug("the supervisor's connection: %s", error)  # the node is going away; nothing is unsent
         self.broker.show({})
 
+    def _bus(self) -> Bus:
+        return busclient.connect(
+            self.url, component="supervisor", owner="node", purpose="keeps the node's components running"
+        )
+
     # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def unheard(self) -> str:
+        """Why components cannot be heard at the moment; empty if they can."""
+        return next(iter(self._deaf.values()), "")
 
     def services(self) -> Mapping[str, Service]:
         """What answers ``$bus.admin.component.start`` and the others, by subject."""
@@ -164,13 +172,14 @@ class Supervisor:
     # -- what is heard ------------------------------------------------------------------------------------------------
 
     async def _listen(self, pattern: str, take: Callable[[Message], None], begun: "asyncio.Future[None]") -> None:
-        """Hand ``take`` what is published on ``pattern``. When policy forbids that for a while, nobody is to pay."""
+        """Hand ``take`` what is published on ``pattern``. When that is impossible for a while, nobody is to pay."""
         while True:
+            bus = self.bus
             try:
-                async with self.bus.subscribe(pattern, latest=pattern == STATUSES, gaps="yield") as messages:
+                async with bus.subscribe(pattern, latest=pattern == STATUSES, gaps="yield") as messages:
                     if not begun.done():
                         begun.set_result(None)
-                    self._deaf.discard(pattern)
+                    self._deaf.pop(pattern, None)
                     self._excuse(SILENT_SECONDS)  # the next statuses are on their way
                     async for message in messages:
                         if isinstance(message, Gap):
@@ -182,11 +191,21 @@ class Supervisor:
                     begun.set_exception(error)
                     return
                 if pattern not in self._deaf:
-                    self._deaf.add(pattern)
                     self.report("components-not-heard", pattern=pattern, reason=error.text)
+                self._deaf[pattern] = error.text
             if not self._running:
                 return
             await asyncio.sleep(LOOK_SECONDS)
+            if bus.state == "closed" and bus is self.bus:
+                await self._come_back()
+
+    async def _come_back(self) -> None:
+        """Attach as someone new: the broker has ended the session for good. If that fails, it is tried again later."""
+        self.bus = self._bus()
+        try:
+            await self.bus.open()
+        except BusError as error:
+            _log.debug("the supervisor cannot attach: %s", error)
 
     def _hear(self, message: Message) -> None:
         origin = message.origin

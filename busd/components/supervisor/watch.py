@@ -44,8 +44,6 @@ class Budget:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Budget) and self.row() == other.row()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def row(self) -> dict[str, float]:
         """The budget as a plain map."""
         return {"memory_bytes": self.memory_bytes, "cpu_percent": self.cpu_percent}

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from busclient import BusError
 from busd import __version__
-from busd.components.model import Budget, Component, Event, Health, Manifest, Request
+from busd.components.model import Budget, Component, Event, Figures, Health, Manifest, Metric, Request
 from busd.components.telemetry import figures
 from busd.components.telemetry.figures import LIMIT_MAX
 from busd.components.telemetry.processes import BUDGET_SECONDS, ProcessTable, Sort
@@ -52,6 +52,8 @@ class TelemetryStatistics:
     """Messages that could not be published: the broker refused them, or too much was unsent."""
     absences: int
     """Times that the bus was away when a sample was due."""
+    late: int
+    """Samples left out, because the one before came too late."""
     sampler: SamplerStatistics
     """The sampler's own."""
 
@@ -71,6 +73,18 @@ class Telemetry(Component):
         operations=(Request("processes"), *_EVENTS.values()),
         budget=Budget(memory_bytes=128 << 20, cpu_percent=50.0),
     )
+    metrics = (
+        Metric("samples_total", "counter", "Samples taken."),
+        Metric("late_samples_total", "counter", "Samples left out, because the one before came too late."),
+        Metric("messages_published_total", "counter", "Messages published."),
+        Metric("messages_refused_total", "counter", "Messages that could not be published."),
+        Metric(
+            "unreadable_total",
+            "counter",
+            "Times that figures could not be read: this system has none, or keeps them from this user.",
+            {"figure": tuple(event.name for event in _EVENTS.values())},
+        ),
+    )
 
     def __init__(self, *, interval: Annotated[float, Meta(ge=0.1, le=3600)] = INTERVAL_SECONDS) -> None:
         self._interval = interval
@@ -81,7 +95,7 @@ class Telemetry(Component):
         self._sampled: float | None = None
         self._readable = True
         self._told: set[str] = set()
-        self._published = self._refused = self._absences = 0
+        self._published = self._refused = self._absences = self._late = 0
 
     @classmethod
     def of(
@@ -121,6 +135,7 @@ class Telemetry(Component):
                 await bus.connected()
                 self._sample()  # start the counters again
             missed = math.floor((self.context.time() - due) / self._interval)
+            self._late += max(0, missed)
             due += self._interval * (1 + max(0, missed))  # late once is not late for ever
 
     async def processes(
@@ -179,11 +194,23 @@ class Telemetry(Component):
             self._told.add(key)
             _log.warning(text, *values)
 
+    def figures(self) -> Figures:
+        """Of `metrics`."""
+        own = self.statistics()
+        return {
+            "samples_total": own.sampler.samples,
+            "late_samples_total": own.late,
+            "messages_published_total": own.published,
+            "messages_refused_total": own.refused,
+            "unreadable_total": {_EVENTS[subject].name: count for subject, count in own.sampler.failures.items()},
+        }
+
     def statistics(self) -> TelemetryStatistics:
         """What this component has done so far. Its calls are counted by whoever runs it."""
         return TelemetryStatistics(
             published=self._published,
             refused=self._refused,
             absences=self._absences,
+            late=self._late,
             sampler=self._sampler.statistics(),
         )

@@ -13,13 +13,24 @@ COMMAND = Command(
 Attaches twice and sends a real message and a real call from one to the other (subject bus-check.ENDPOINT), with
 timings, and names the components of the node that have failed. The exit code follows the Nagios convention, so it
 serves a container's HEALTHCHECK, a Kubernetes probe, Nagios (--format nagios) and the Prometheus textfile collector
-(--format prometheus) alike.""",
+(--format prometheus) alike.
+
+--doctor looks further: lag of the routing loop, endpoints against descriptors, policy, components, audit and whether it
+can be written, ages of keys and who may read them, rights of the run directory, sockets that nobody listens on, disks
+and inodes, clocks, versions, agents without an owner, accounts that are too fast, messages that are lost. Part of that
+needs no bus. What this user may not see is UNKNOWN, never OK. It asks the node's administration for the keys, which the
+audit log notes.""",
     arguments=(
         Argument(
             "--format",
             "how to say it (default: text on a terminal, json when piped)",
             choices=("text", "json", "nagios", "prometheus"),
             completes="choices",
+        ),
+        Argument(
+            "--doctor",
+            "look also at all that the node lives on, and say for each what is wrong and what to do",
+            arity="flag",
         ),
         Argument("--timeout", "for all of it", aliases=("-t",), metavar="TIME", convert=values.timeout, default=2.0),
         Argument(
@@ -32,11 +43,12 @@ serves a container's HEALTHCHECK, a Kubernetes probe, Nagios (--format nagios) a
     ),
     examples=(
         Example("bus check", "the four steps and how long each took"),
+        Example("bus check --doctor", "what is wrong with this node, and what to do"),
         Example("bus check --format nagios --warn 50ms --critical 500ms", "as a Nagios plug-in"),
         Example("bus check --format prometheus > /var/lib/node_exporter/bus.prom", "for the textfile collector"),
     ),
     exits=(
-        (Health.OK, "OK: every step worked, within --warn"),
+        (Health.OK, "OK: every step worked, within --warn; with --doctor: nothing wants attention"),
         (
             Health.WARNING,
             "WARNING: every step worked, one took longer than --warn, or (--components) a component failed",
@@ -53,6 +65,11 @@ serves a container's HEALTHCHECK, a Kubernetes probe, Nagios (--format nagios) a
 
 def run(args: Namespace) -> int:
     from buscli.connection import run
+
+    if args.doctor:
+        from buscli.doctor import Doctor
+
+        return run(Doctor(args).run())
     from buscli.health import Check
 
     return run(Check(args).run())

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from buscli.exits import Exit
 from buscli.parser import write_help
+from buscli.shells import SHELLS
 from buscli.table import Argument, Command, Example
 
 COMMAND = Command(
@@ -12,7 +13,7 @@ COMMAND = Command(
     description="""\
 Prints the script; load it in the shell's start-up file. Commands, options and choices come from the command table;
 subjects and endpoints are asked from the bus (at most half a second, silent when there is none).""",
-    arguments=(Argument("shell", "which shell", choices=("bash", "zsh", "fish"), completes="choices"),),
+    arguments=(Argument("shell", "which shell", choices=SHELLS, completes="choices"),),
     examples=(
         Example("source <(bus completion bash)", "in ~/.bashrc"),
         Example("bus completion zsh > ~/.zfunc/_bus", "with ~/.zfunc in $fpath"),
@@ -24,7 +25,7 @@ subjects and endpoints are asked from the bus (at most half a second, silent whe
 
 
 def run(args: Namespace) -> int:
-    from buscli.completion import script
+    from buscli.shells import script
 
     write_help(script(args.shell))
     return Exit.OK

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SERVICE: Final = "$bus.admin.guest."
 """What the subjects that answer begin with."""
 
-_NAME: Final = Argument("name", "the unit's name, as bus guest list shows it")
+_NAME: Final = Argument("name", "the unit's name, as bus guest list shows it", completes="guest")
 _WAYS: Final = ("socket", "connect", "cid", "device")
 
 COMMAND = Command(
@@ -154,7 +154,7 @@ async def _ask(args: Namespace) -> int:
     output = Output.standard(force_json=args.json, no_color=args.no_color)
     async with attached(args, output) as bus:
         if args.action == "list":
-            rows = await _guests(bus)
+            rows = await guests(bus)
         else:
             try:
                 rows = [await ask(bus, SERVICE + args.action, _request(args))]
@@ -178,7 +178,7 @@ def _request(args: Namespace) -> dict[str, Any]:
     return {**given, "any_process": True} if args.any_process else given
 
 
-async def _guests(bus: "Bus") -> list[dict[str, Any]]:
+async def guests(bus: "Bus") -> list[dict[str, Any]]:
     """Every guest, page by page."""
     from buscli.census import ask
 
@@ -194,7 +194,7 @@ async def _guests(bus: "Bus") -> list[dict[str, Any]]:
 
 async def _unknown(bus: "Bus", args: Namespace) -> UsageError:
     """The refusal of a name that no guest has, with the one that may have been meant."""
-    nearest = suggest(args.name, [row["name"] for row in await _guests(bus)])
+    nearest = suggest(args.name, [row["name"] for row in await guests(bus)])
     cures = [f"bus guest {args.action} {nearest}"] if nearest else []
     said = f"bus guest {args.action}: no guest is called '{args.name}'"
     return UsageError(said, *cures, "bus guest list", exit=Exit.FAILED)

@@ -1,18 +1,11 @@
 """``bus inspect``: everything the broker knows of one endpoint."""
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from buscli.exits import Exit
 from buscli.output import Output, Style, printable
-from buscli.parser import UsageError, suggest
 from buscli.table import Argument, Command, Example
-
-if TYPE_CHECKING:
-    from busclient import Bus
-
-MEANT: Final = 3
-"""Endpoints that are named when a component's name was given instead."""
 
 COMMAND = Command(
     name="inspect",
@@ -36,20 +29,13 @@ def run(args: Namespace) -> int:
 
 
 async def _inspect(args: Namespace) -> int:
-    from buscli.census import ask
+    from buscli.census import find
     from buscli.connection import attached
     from buscli.jsonform import to_json
-    from busclient.errors import ErrorReply
-    from busproto.errors import Code
 
     output = Output.standard(force_json=args.json, no_color=args.no_color)
     async with attached(args, output) as bus:
-        try:
-            found = await ask(bus, "$bus.inspect", {"endpoint": args.endpoint})
-        except ErrorReply as error:
-            if error.code != Code.REQUEST_INVALID:
-                raise
-            raise await _unknown(bus, args.endpoint) from None
+        found = await find(bus, args.endpoint, "bus inspect")
     if output.human:
         _show(output, to_json(found))
     else:
@@ -58,7 +44,7 @@ async def _inspect(args: Namespace) -> int:
 
 
 def _show(output: Output, found: dict[str, Any]) -> None:
-    from buscli.census import charge, unowned
+    from buscli.census import charge, monitored, unowned
     from buscli.outline import outline
     from buscli.proof import proofs
     from buscli.units import duration
@@ -70,6 +56,8 @@ def _show(output: Output, found: dict[str, Any]) -> None:
     if throttled:
         warning = f"throttled: {account} is too fast in {', '.join(throttled)}, and is read more slowly"
         output.line(output.styled(warning, Style.YELLOW))
+    for seen in monitored(found):
+        output.line(output.styled(f"monitors {seen}", Style.YELLOW))
     output.line()
     output.table(("proven", "", "by"), list(proofs(found.pop("principal"))))
     output.line()
@@ -83,16 +71,3 @@ def _show(output: Output, found: dict[str, Any]) -> None:
     del found["claims"], found["unowned"], found["statistics"]["charges"]
     for line in outline(found):
         output.line(line)
-
-
-async def _unknown(bus: "Bus", name: str) -> UsageError:
-    """The refusal of a name that no endpoint has. What it may have meant: a component's name, or one close to it."""
-    from buscli.census import endpoints
-
-    rows = [row async for row in endpoints(bus)]
-    meant = [row["endpoint"] for row in rows if row["claims"].get("component") == name][:MEANT]
-    nearest = meant or list(filter(None, [suggest(name, [row["endpoint"] for row in rows])]))
-    cures = [f"bus inspect {endpoint}" for endpoint in nearest]
-    return UsageError(
-        f"bus inspect: no endpoint is called '{name}'", *cures, "bus list", "bus list --departed", exit=Exit.FAILED
-    )

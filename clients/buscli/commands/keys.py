@@ -18,7 +18,7 @@ SERVICE: Final = "$bus.admin.keys."
 """What the subjects that answer begin with."""
 
 _FILE_NAME: Final = re.compile(r"[a-z0-9_-]{1,64}")
-_NAME: Final = Argument("name", "the unit's name, as bus keys list shows it")
+_NAME: Final = Argument("name", "the unit's name, as bus keys list shows it", completes="key")
 
 COMMAND = Command(
     name="keys",

@@ -1,7 +1,7 @@
 """``bus list``: the census: who is attached, who owns it and what it is for, and what it takes."""
 
 from argparse import Namespace
-from typing import Any
+from typing import Any, Final
 
 from buscli.exits import Exit
 from buscli.output import Output
@@ -15,10 +15,12 @@ COMMAND = Command(
     description="""\
 Who is attached. Endpoint, boundary, tenant, unit, user and process are what the broker proved; component, owner and
 purpose are what the endpoint says of itself. fullest is the quota of its own that it has used up most. Remarks say who
-is unowned (its manifest does not say whose it is and what for), and throttled: held up, for its account is too fast.
+is unowned (its manifest does not say whose it is and what for), throttled (held up, for its account is too fast), and
+who monitors the others (bus monitor), and what of them.
 
 Accounts pay for what is used of the node: a tenant, a user of the host, or the node itself. Of each resource that all
-share, --accounts shows what an account uses and the most that it may have now; that is less while more want it.""",
+share, --accounts shows what an account uses and the most that it may have now; that is less while more want it.
+A narrow terminal shows fewer columns; --json always has all.""",
     arguments=(
         Argument("--departed", "those that left: the last 200, latest first, and why", aliases=("-d",), arity="flag"),
         Argument("--accounts", "who pays, and what each uses of what all share", arity="flag"),
@@ -37,6 +39,9 @@ share, --accounts shows what an account uses and the most that it may have now; 
         Example("bus list | jq -r 'select(.throttled != []).endpoint'", "who is held up"),
     ),
 )
+
+SERVED: Final = 3
+"""Patterns of one endpoint that the table shows; bus inspect and --json show all."""
 
 _FILTERS = ("tenant", "unit", "boundary")
 
@@ -96,7 +101,7 @@ def _show_endpoints(output: Output, rows: list[dict[str, Any]]) -> None:
     if any(remarks):
         columns.append("remarks")
         cells = [(*row, remark or "-") for row, remark in zip(cells, remarks, strict=True)]
-    output.table(columns, cells)
+    output.table(columns, cells, spare=("age", "fullest", "user:pid"))
 
 
 def _endpoint(row: dict[str, Any]) -> tuple[object, ...]:
@@ -112,8 +117,14 @@ def _endpoint(row: dict[str, Any]) -> tuple[object, ...]:
         "-" if principal["uid"] is None else f"{user_name(principal['uid'])}:{principal['pid']}",
         duration(row["seconds"]),
         fullest(row["charges"]),
-        " ".join(pattern for pattern in row["serves"] if not _is_control(pattern)) or "-",
+        _served([pattern for pattern in row["serves"] if not _is_control(pattern)]),
     )
+
+
+def _served(patterns: list[str]) -> str:
+    """The first few of what an endpoint serves, and how many more there are."""
+    more = len(patterns) - SERVED
+    return " ".join([*patterns[:SERVED], *([f"+{more}"] if more > 0 else [])]) or "-"
 
 
 def _is_control(pattern: str) -> bool:
@@ -122,9 +133,9 @@ def _is_control(pattern: str) -> bool:
 
 
 def _remarks(row: dict[str, Any]) -> str:
-    from buscli.census import unowned
+    from buscli.census import monitored, unowned
 
-    remarks = {"unowned: no": unowned(row), "throttled:": row["throttled"]}
+    remarks = {"unowned: no": unowned(row), "throttled:": row["throttled"], "monitors:": monitored(row)}
     return "; ".join(f"{what} {', '.join(found)}" for what, found in remarks.items() if found)
 
 
@@ -158,4 +169,5 @@ def _show_accounts(output: Output, rows: list[dict[str, Any]]) -> None:
             )
             for row in rows
         ],
+        spare=("age", "connections", "held_bytes", "subscriptions"),
     )

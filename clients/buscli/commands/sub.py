@@ -20,7 +20,7 @@ was asked for. With --count it ends with 4 when --timeout passes first.""",
     arguments=(
         Argument("pattern", "what to subscribe to", arity="many", completes="subject"),
         Argument("--count", "end after this many messages", aliases=("-n",), metavar="N", convert=values.count),
-        Argument("--timeout", "end after this time", aliases=("-t",), metavar="TIME", convert=values.seconds),
+        Argument("--timeout", "end after this time", aliases=("-t", "--for"), metavar="TIME", convert=values.seconds),
         Argument("--headers", "on a terminal, show headers too (JSON always has them)", arity="flag"),
         Argument("--raw", "payloads only, as the bytes that came, with nothing between them", arity="flag"),
         Argument("--lines", "with --raw: end each payload with a newline", arity="flag"),
