@@ -14,9 +14,12 @@ from busd.core.principal import Principal
 from busd.core.units import Unit
 from busd.ops.console.census import Search
 from busd.ops.console.collector import VIEWERS, Console, Viewer
+from busd.ops.console.endpoints import attached
+from busd.ops.console.pace import Pace, most
 from busd.ops.console.query import Query
 from busd.ops.console.sample import Sample
 from busd.ops.console.services import Answers, cache_row, job_row
+from busd.ops.console.shards import Shards
 from busd.ops.console.text import clean, shown
 from tests.core.peer import World
 from tests.ops.console_support import FakeServices, LookedAt, SilentServices, console_of, newest
@@ -626,3 +629,47 @@ def test_an_empty_parameter_is_none() -> None:
     for ask in (lambda: query.required("q"), lambda: Query([("q", "yes")], ("q",)).flag("q")):
         with pytest.raises(ValueError, match="q"):
             ask()
+
+
+def test_endpoints_that_leave_or_come_while_they_are_gone_through_are_left_out() -> None:
+    world = World()
+    peers = [world.guest("acme", f"vm-{number}") for number in range(600)]
+    found = []
+    for session in attached(world.bus):
+        found.append(session.name)
+        if len(found) == 1:
+            for peer in peers[300:310]:
+                peer.leave()
+            world.guest("acme", "vm-late")
+    assert found == [peer.name for peer in peers[:300] + peers[310:]]
+
+
+def test_of_many_those_with_the_largest_keys_are_found_and_only_wanted_ones() -> None:
+    numbers = [number * 7919 % 10_007 for number in range(10_007)]  # each once, in no order
+
+    async def main() -> tuple[list[int], list[int], list[int]]:
+        return (
+            await most(numbers, 300, lambda number: number, Pace()),
+            await most(numbers, 3, lambda number: -number, Pace(), wanted=lambda number: number % 1000 == 7),
+            await most([], 3, lambda number: number, Pace()),
+        )
+
+    assert asyncio.run(main()) == (list(range(10_006, 9_706, -1)), [7, 1007, 2007], [])
+
+
+def test_values_by_text() -> None:
+    shards: Shards[int] = Shards()
+    texts = {f"guest-{number} publish a.{number}": number for number in range(5000)}
+    for text, number in texts.items():
+        shards.put(text, number)
+    shards.put("guest-7 publish a.7", -7)
+    shards.delete("guest-8 publish a.8")
+    shards.delete("guest-8 publish a.8")
+    expected = texts | {"guest-7 publish a.7": -7}
+    del expected["guest-8 publish a.8"]
+    assert len(shards) == 4999
+    assert dict(shards.items()) == expected
+    assert sorted(shards) == sorted(expected)
+    assert (shards.get("guest-7 publish a.7"), shards.get("guest-8 publish a.8")) == (-7, None)
+    asyncio.run(shards.discard(Pace()))
+    assert (len(shards), list(shards.items()), shards.get("guest-7 publish a.7")) == (0, [], None)

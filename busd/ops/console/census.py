@@ -7,6 +7,7 @@ from typing import Any, Final
 from busd.core.bus import Bus
 from busd.core.session import Session
 from busd.core.traffic import WAYS, Flow
+from busd.ops.console.endpoints import attached
 from busd.ops.console.pace import Pace, most, page
 from busd.ops.console.sample import Sample
 from busd.ops.console.text import ITEMS, clean, shown
@@ -75,20 +76,21 @@ SORTS: Final[dict[str, Callable[[Session, float], Any]]] = {
 async def search(bus: Bus, wanted: Search, now: float, pace: Pace) -> dict[str, Any]:
     """A page of the endpoints that match, and how many do. In slices."""
     await pace.rest()
-    everyone = list(bus.census)
     needle = wanted.text.casefold()
     key = SORTS.get(wanted.sort) or (lambda session, now: 0)
+    total = 0
     matching: list[tuple[Any, int, Session]] = []
-    for number, session in enumerate(everyone):
+    for session in attached(bus):
+        total += 1
         if _matches(session, wanted, needle):
-            matching.append((key(session, now), number, session))
+            matching.append((key(session, now), total, session))
         await pace.rest()
     rows = await page(matching, wanted.offset, wanted.limit, pace, descending=wanted.descending)
     found = []
     for session in rows:
         found.append(_row(session, now))
         await pace.rest()
-    return {"total": len(everyone), "matching": len(matching), "rows": found}
+    return {"total": total, "matching": len(matching), "rows": found}
 
 
 async def describe_endpoint(
@@ -135,8 +137,13 @@ async def _flows(bus: Bus, session: Session, sample: Sample | None, pace: Pace) 
             "messages": messages,
             "per_second": None if sample is None else round(rate, 2),
         }
-        for name, flow, rate, messages in await most(found, FLOWS, lambda each: (each[2], each[3] or 0), pace)
+        for name, flow, rate, messages in await most(found, FLOWS, _busiest, pace)
     ]
+
+
+def _busiest(found: tuple[str, Flow, float, int | None]) -> tuple[float, int, str, Flow]:
+    name, flow, rate, messages = found
+    return rate, messages or 0, name, flow
 
 
 def _end(bus: Bus, name: str) -> dict[str, Any] | None:

@@ -6,20 +6,18 @@ A map of 10,000 objects made anew each second had it stop the loop for ten milli
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from busd.core.bus import Bus
 from busd.core.session import Session
 from busd.core.traffic import Flow
 from busd.ops.console.pace import Pace
+from busd.ops.console.shards import AT_ONCE, Shards
 
-__all__ = ["AT_ONCE", "Counters", "Counts", "Rates", "counters_of"]
+__all__ = ["Counters", "Counts", "Rates", "counters_of"]
 
 FLOWS_KEPT: Final = 100_000
 """Flows of all endpoints that are remembered, about 25 MiB. Beyond, some endpoints' are not shown."""
-
-AT_ONCE: Final = 64
-"""Flows that are handled without a look at the clock."""
 
 _PACKED: Final = struct.Struct("<dqqqqq")
 
@@ -55,12 +53,12 @@ class Counts:
     __slots__ = ("_counters", "_flows", "_seen", "_shares")
 
     def __init__(self) -> None:
-        self._counters: dict[str, bytes] = {}
-        self._flows: dict[str, int] = {}
+        self._counters: Shards[bytes] = Shards()
+        self._flows: Shards[int] = Shards()
         """By sender, receiver, kind and subject, with spaces in between."""
-        self._seen: dict[str, bool] = {}
+        self._seen: Shards[bool] = Shards()
         """Whether the flows of an endpoint are here."""
-        self._shares: dict[str, float] = {}
+        self._shares: Shards[float] = Shards()
         """Of what was meant for an endpoint, how much it lost; only those that lost something."""
 
     def counters(self, name: str) -> Counters | None:
@@ -70,22 +68,22 @@ class Counts:
 
     def put(self, name: str, counters: Counters) -> None:
         """It has counted ``counters``."""
-        self._counters[name] = _PACKED.pack(*counters)
+        self._counters.put(name, _PACKED.pack(*counters))
 
     def put_loss(self, name: str, lost: int, delivered: int) -> None:
         """Endpoint ``name`` lost so many messages since the last look, and got so many."""
         if lost > 0:
-            self._shares[name] = lost / (lost + max(0, delivered))
+            self._shares.put(name, lost / (lost + max(0, delivered)))
         else:
-            self._shares.pop(name, None)
+            self._shares.delete(name)
 
     def share_lost(self, name: str) -> float:
         """What it lost, of all that was meant for it, when it was last looked at: 0 to 1."""
-        return self._shares.get(name, 0.0)
+        return self._shares.get(name) or 0.0
 
     def has_flows(self, name: str) -> bool:
         """Whether it is known what endpoint ``name`` had sent to whom."""
-        return self._seen.get(name, False)
+        return self._seen.get(name) is not None
 
     def has_room(self, flows: int) -> bool:
         """Whether ``flows`` more can be remembered."""
@@ -97,13 +95,13 @@ class Counts:
         flows, grown = self._flows, []
         for number, (flow, messages) in enumerate(list(session.traffic.settled.items())):
             key = _key(session.name, flow)
-            if more := messages - flows.get(key, 0):
+            if more := messages - (flows.get(key) or 0):
                 # A count that went down was begun anew: the flow had been let go.
                 grown.append((flow, messages if more < 0 else more))
-                flows[key] = messages
+                flows.put(key, messages)
             if number % AT_ONCE == 0:
                 await pace.rest()
-        self._seen[session.name] = True
+        self._seen.put(session.name, True)
         return grown
 
     async def forget(self, bus: Bus, pace: Pace) -> None:
@@ -115,9 +113,8 @@ class Counts:
             if number % AT_ONCE == 0:
                 await pace.rest()
         for number, name in enumerate(left):
-            del self._counters[name]
-            self._seen.pop(name, None)
-            self._shares.pop(name, None)
+            for held in (self._counters, self._seen, self._shares):
+                held.delete(name)
             if number % AT_ONCE == 0:
                 await pace.rest()
         if not left and len(self._flows) <= FLOWS_KEPT // 2:
@@ -131,14 +128,14 @@ class Counts:
             if number % AT_ONCE == 0:
                 await pace.rest()
         for number, key in enumerate(gone):
-            del self._flows[key]
+            self._flows.delete(key)
             if number % AT_ONCE == 0:
                 await pace.rest()
 
     async def discard(self, pace: Pace) -> None:
         """Free everything, in slices."""
-        await _discard(self._flows, pace)
-        await _discard(self._counters, pace)
+        for held in (self._flows, self._counters, self._seen, self._shares):
+            await held.discard(pace)
 
 
 class Rates:
@@ -147,15 +144,15 @@ class Rates:
     __slots__ = ("_rates",)
 
     def __init__(self) -> None:
-        self._rates: dict[str, float] = {}
+        self._rates: Shards[float] = Shards()
 
     def put(self, sender: str, flow: Flow, per_second: float) -> None:
         """So many from endpoint ``sender``."""
-        self._rates[_key(sender, flow)] = per_second
+        self._rates.put(_key(sender, flow), per_second)
 
     def of(self, sender: str, flow: Flow) -> float:
         """So many; 0 if there were none."""
-        return self._rates.get(_key(sender, flow), 0.0)
+        return self._rates.get(_key(sender, flow)) or 0.0
 
     def to(self, receiver: str) -> Iterator[tuple[str, Flow, float] | None]:
         """Those to endpoint ``receiver``, with their senders; None where it looked at others for a while."""
@@ -168,14 +165,7 @@ class Rates:
 
     async def discard(self, pace: Pace) -> None:
         """Free everything, in slices."""
-        await _discard(self._rates, pace)
-
-
-async def _discard(held: dict[str, Any], pace: Pace) -> None:
-    while held:
-        for _ in range(min(AT_ONCE, len(held))):
-            held.popitem()
-        await pace.rest()
+        await self._rates.discard(pace)
 
 
 def _key(sender: str, flow: Flow) -> str:

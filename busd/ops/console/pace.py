@@ -44,12 +44,16 @@ class Pace:
             self._since = self.now = self._clock()
 
 
-async def most(items: Iterable[T], number: int, key: Callable[[T], Any], pace: Pace) -> list[T]:
-    """The ``number`` of ``items`` with the largest keys, largest first."""
+async def most(
+    items: Iterable[T], number: int, key: Callable[[T], Any], pace: Pace, wanted: Callable[[T], bool] | None = None
+) -> list[T]:
+    """The ``number`` of ``items`` with the largest keys, largest first; only of those that are ``wanted``."""
     best: list[T] = []
     rest = iter(items)
     while chunk := list(islice(rest, CHUNK)):
-        best = heapq.nlargest(number, best + chunk, key=key)
+        best += chunk if wanted is None else filter(wanted, chunk)
+        best.sort(key=key, reverse=True)  # most of it is in order, and then that takes a tenth of what a heap does
+        del best[number:]
         await pace.rest()
     return best
 

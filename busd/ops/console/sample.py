@@ -1,7 +1,6 @@
 """One look at all endpoints, and what each did since the last: the only place where the console walks the bus.
 
-An endpoint's counters are read once a second; its flows only if it sent something since. The walk is done in slices,
-so endpoints come and go meanwhile: one that left is left out, one that came is there the next time.
+An endpoint's counters are read once a second; its flows only if it sent something since.
 """
 
 from collections.abc import Callable
@@ -13,16 +12,14 @@ from busd.core.account import Account
 from busd.core.bus import Bus
 from busd.core.introspection import BROKER
 from busd.core.session import Session
-from busd.core.states import State
 from busd.core.traffic import WAYS, Flow
-from busd.ops.console.counts import AT_ONCE, Counters, Counts, Rates, counters_of
+from busd.ops.console.counts import Counters, Counts, Rates, counters_of
+from busd.ops.console.endpoints import attached
 from busd.ops.console.pace import Pace
+from busd.ops.console.shards import AT_ONCE, Shards
 from busd.ops.console.text import shown
 
 __all__ = ["Activity", "Group", "Key", "Sample", "Way", "take_sample"]
-
-NAMES: Final = 256
-"""Endpoints' names in one text."""
 
 LOSERS: Final = 16
 """Endpoints that are remembered because they lost messages: those that lost most."""
@@ -101,9 +98,9 @@ class Sample:
     """Since the one before; None if it is the first, and then there are no rates and no flows."""
     groups: dict[Key, Group] = field(default_factory=dict)
     """In the order of their numbers."""
-    flows: dict[str, float] = field(default_factory=dict)
+    flows: Shards[float] = field(default_factory=Shards)
     """Messages a second on each `Way`, as it is written."""
-    lost: dict[str, float] = field(default_factory=dict)
+    lost: Shards[float] = field(default_factory=Shards)
     """Of these, those that the receiver lost; ways without any are left out."""
     endpoints: int = 0
     sends: float = 0.0
@@ -142,12 +139,12 @@ class Sample:
 
     async def discard(self, pace: Pace) -> None:
         """Free what it holds, in slices: to let go of it at once takes as long as to collect it."""
-        for held in (self.flows, self.lost, self.groups):
-            while held:
-                for _ in range(min(AT_ONCE, len(held))):
-                    held.popitem()
-                await pace.rest()
-        await self.rates.discard(pace)
+        for held in (self.flows, self.lost, self.rates):
+            await held.discard(pace)
+        while self.groups:
+            for _ in range(min(AT_ONCE, len(self.groups))):
+                self.groups.popitem()
+            await pace.rest()
 
 
 async def take_sample(bus: Bus, counts: Counts, since: float | None, pace: Pace) -> Sample:
@@ -161,20 +158,11 @@ async def take_sample(bus: Bus, counts: Counts, since: float | None, pace: Pace)
     """
     await pace.rest()
     sample = Sample(pace.now, None if since is None else pace.now - since)
-    for names in _everyone(bus):
-        for name in names.split(" "):
-            session = bus.census.find(name)
-            if session is not None and session.state is not State.CLOSING:
-                await _look(bus, sample, counts, since, session, pace)
-            await pace.rest()
+    for session in attached(bus):
+        await _look(bus, sample, counts, since, session, pace)
+        await pace.rest()
     await counts.forget(bus, pace)
     return sample
-
-
-def _everyone(bus: Bus) -> list[str]:
-    """The names of all endpoints, some hundreds in each text: see `counts` for why not in a list."""
-    names = [session.name for session in bus.census]
-    return [" ".join(names[first : first + NAMES]) for first in range(0, len(names), NAMES)]
 
 
 async def _look(bus: Bus, sample: Sample, counts: Counts, since: float | None, session: Session, pace: Pace) -> None:
@@ -269,8 +257,8 @@ def _add(bus: Bus, sample: Sample, counts: Counts, sender: Group, flow: Flow, pe
             return
         receiver = sample.group_of(session).number
     way = Way(sender.number, receiver, flow.kind, shown(flow.subject)).written()
-    sample.flows[way] = sample.flows.get(way, 0.0) + per_second
+    sample.flows.put(way, (sample.flows.get(way) or 0.0) + per_second)
     # The broker counts losses by receiver. What a receiver loses of all that is meant for it, it is taken to lose of
     # each flow.
     if flow.kind == "publish" and (share := counts.share_lost(flow.to)):
-        sample.lost[way] = sample.lost.get(way, 0.0) + per_second * share
+        sample.lost.put(way, (sample.lost.get(way) or 0.0) + per_second * share)

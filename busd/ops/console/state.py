@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from heapq import nlargest
 from itertools import count, islice
 from typing import Any, Final
 
 from busd.core.introspection import BROKER
 from busd.core.principal import NODE_TENANT
 from busd.core.reasons import Drop
-from busd.ops.console.pace import CHUNK, Pace, most
+from busd.ops.console.pace import Pace, most
 from busd.ops.console.problems import problems
 from busd.ops.console.sample import Group, Key, Sample, Way
 from busd.ops.console.services import Answers
@@ -104,17 +103,17 @@ class StateWriter:
             "notes": notes,
         }
         await pace.rest()
-        return await encode(document, pace)
+        encoded = await encode(document, pace)
+        await pace.rest()  # to let go of so many rows takes its time too
+        return encoded
 
     async def _flows(self, sample: Sample, groups: Sequence[Group], pace: Pace) -> list[dict[str, Any]]:
         """The busiest flows between groups that are shown. ``groups``: all there are, by number."""
-        best: list[tuple[float, str]] = []
-        rest = iter(sample.flows.items())
-        while chunk := list(islice(rest, CHUNK)):
-            best = nlargest(FLOWS, best + [(rate, text) for text, rate in chunk if self._is_shown(text, groups)])
-            await pace.rest()
+        best = await most(
+            sample.flows.items(), FLOWS, _busiest, pace, wanted=lambda flow: self._is_shown(flow[0], groups)
+        )
         rows = []
-        for rate, text in best:
+        for text, rate in best:
             way = Way.read(text)
             row = {
                 "from": self._ids[groups[way.sender].key],
@@ -122,7 +121,7 @@ class StateWriter:
                 "kind": way.kind,
                 "subject": way.subject,
                 "per_second": _rounded(rate),
-                "lost_per_second": _rounded(sample.lost.get(text, 0.0)),
+                "lost_per_second": _rounded(sample.lost.get(text) or 0.0),
             }
             rows.append(row)
             await pace.rest()
@@ -194,6 +193,7 @@ async def encode(document: Mapping[str, Any], pace: Pace) -> bytes:
             parts.append("]")
         else:
             parts.append(_encoded(value))
+    await pace.rest()
     return ("".join(parts) + "}").encode()
 
 
@@ -203,6 +203,10 @@ def _encoded(value: object) -> str:
 
 def _trouble_first(group: Group) -> tuple[bool, float, int]:
     return group.troubled, group.sends + group.receives, group.endpoints
+
+
+def _busiest(flow: tuple[str, float]) -> tuple[float, str]:
+    return flow[1], flow[0]
 
 
 def _rounded(rate: float) -> float:
