@@ -1,4 +1,4 @@
-"""One look at all endpoints, and what each did since the last: the only place where the console walks the bus.
+"""One look at all endpoints, and what each did since the last.
 
 An endpoint's counters are read once a second; its flows only if it sent something since.
 """
