@@ -131,6 +131,6 @@ class Computing:
         task.add_done_callback(ended)
 
     def _ended(self, failed: BaseException | None) -> None:
-        self.flights.ended(failed=failed is not None)
-        if failed is not None:
+        if failed is not None:  # said before it is counted: who sees the figure finds the line
             _log.warning("a value of tenant %r could not be renewed: %s", self._place.name, type(failed).__name__)
+        self.flights.ended(failed=failed is not None)
