@@ -37,7 +37,8 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS, 
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """No garbage is collected inside, so that nothing of anybody else runs."""
+    """No garbage is collected inside, and what there was is gone before: nothing of another test runs here, or ends."""
+    gc.collect()
     gc.disable()
     try:
         yield

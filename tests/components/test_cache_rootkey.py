@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from busd.components.cache.rootkey import RootKey, RootKeyWarning, _decode
 from busd.components.cache.secret import Secret
 from busproto.errors import BusError, Code
+from tests.support import no_collection
 
 ROOT = Path(__file__).parents[2]
 KEY = bytes(range(100, 132))
@@ -73,11 +74,12 @@ def test_a_file_holds_the_key_in_each_form(tmp_path: Path, form: bytes, mode: in
     ],
 )
 def test_a_file_that_holds_no_key_is_refused_and_its_contents_are_not_shown(tmp_path: Path, form: bytes) -> None:
-    living = Secret.living()
-    with pytest.raises(BusError) as caught:
-        RootKey.from_file(write(tmp_path / "key", form))
-    assert "32 raw bytes, 64 hex digits or base64" in reason(caught)
-    assert Secret.living() == living
+    with no_collection():
+        living = Secret.living()
+        with pytest.raises(BusError) as caught:
+            RootKey.from_file(write(tmp_path / "key", form))
+        assert "32 raw bytes, 64 hex digits or base64" in reason(caught)
+        assert Secret.living() == living
 
 
 @pytest.mark.parametrize("form", [bytes(32), b"\xff" * 32, b"0" * 64])
@@ -122,12 +124,13 @@ def test_the_wrong_key_is_noticed(tmp_path: Path) -> None:
         check = root.check
     with RootKey.from_file(path, check=check.upper() + "\n"):
         pass
-    living = Secret.living()
     write(path, KEY[::-1])
-    with pytest.raises(BusError) as caught:
-        RootKey.from_file(path, check=check)
-    assert reason(caught).endswith(f"not {check}")
-    assert Secret.living() == living
+    with no_collection():
+        living = Secret.living()
+        with pytest.raises(BusError) as caught:
+            RootKey.from_file(path, check=check)
+        assert reason(caught).endswith(f"not {check}")
+        assert Secret.living() == living
 
 
 def test_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ Not tested, because it is so: an entry of one's own that has expired is told fro
 takes it out, and later ones go past the place in the table of names where it was (30 ns). Only its own tenant can look.
 """
 
-import gc
 import math
 import random
 import statistics
@@ -46,7 +45,6 @@ def measured(calls: list[tuple[str, Callable[[], object]]]) -> dict[str, list[in
     random.Random(3).shuffle(calls)
     times: dict[str, list[int]] = {kind: [] for kind, _ in calls}
     clock = time.perf_counter_ns
-    gc.collect()
     with no_collection():
         for kind, call in calls:
             began = clock()

@@ -355,9 +355,8 @@ def test_a_session_that_left_is_freed_without_a_collection_of_garbage() -> None:
         return sum(isinstance(each, Session) for each in gc.get_objects())
 
     world = World()
-    gc.collect()
-    before = alive()
     with no_collection():
+        before = alive()
         for departure in (Departure.CONNECTION_LOST, Departure.CUT_OFF):
             peer = world.peer(component="c")
             peer.subscribe("own")

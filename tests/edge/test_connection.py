@@ -308,7 +308,6 @@ def test_a_connection_that_is_gone_leaves_no_garbage(tmp_path: Path, loop: str, 
             if boundary == "guest":
                 node.bus.add_unit(Unit("vm", "acme", 1))
                 node.principal = Principal("guest", "acme", "vm", 1)
-            gc.collect()
             with no_collection():
                 before = len(standing())
                 peer = await node.peer()

@@ -92,7 +92,6 @@ def test_what_was_removed_waits_for_no_collection_of_garbage(tmp_path: Path) -> 
 
     async def main() -> None:
         async with guest_node(tmp_path) as node:
-            gc.collect()
             with no_collection():
                 for way in ("socket", "connect"):
                     await come_and_go(node, way)
