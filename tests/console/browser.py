@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support import ROOT
 
@@ -94,7 +94,8 @@ def tab(browser: Browser, url: str, **options: Any) -> Iterator[Tab]:
         opened = Tab(context.new_page())
         opened.page.goto(url)
         opened.page.wait_for_selector('#live[data-state="live"]')
-        opened.page.wait_for_function('document.querySelector("#node-name").textContent !== "…"')
+        # Not wait_for_function: from its second try on the page's content security policy stops it.
+        expect(opened.page.locator("#node-name")).not_to_have_text("…", timeout=30_000)
         yield opened
     finally:
         context.close()
