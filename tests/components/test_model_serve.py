@@ -129,6 +129,20 @@ def test_all_are_offered_or_none() -> None:
     asyncio.run(main())
 
 
+def test_whoever_can_call_one_operation_can_call_all() -> None:
+    async def main() -> None:
+        async with busclient.testing.bus() as bus:
+            opening = asyncio.create_task(served(bus, Sample()))
+            seen = []
+            while not opening.done():
+                await asyncio.sleep(0)
+                seen.append(bus.node.core.statistics().services)
+            await opening
+            assert set(seen) == {0, len(Sample.manifest.serves)}
+
+    asyncio.run(main())
+
+
 def test_more_calls_than_the_sdk_runs_by_default() -> None:
     async def main() -> None:
         async with busclient.testing.bus() as bus:

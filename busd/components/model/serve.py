@@ -34,15 +34,21 @@ class Offers:
         )
 
     async def open(self) -> Self:
-        """Offer them. Raises BusError, and offers none, when the broker refuses one."""
-        opened: list[Service] = []
+        """Offer them. Raises BusError, and offers none, when the broker refuses one.
+
+        What is asked in one turn of the loop goes out in one frame, and the broker reads that in one go: whoever can
+        call one of them can call all.
+        """
+        opening = [asyncio.ensure_future(service.open()) for service in self.services]
         try:
-            for service in self.services:
-                await service.open()
-                opened.append(service)
+            for each in opening:
+                await each
         except BaseException:
-            for service in opened:
-                await service.close(cancel=True)
+            for each in opening:
+                each.cancel()
+            for outcome in await asyncio.gather(*opening, return_exceptions=True):
+                if isinstance(outcome, Service):
+                    await outcome.close(cancel=True)
             raise
         return self
 
