@@ -16,7 +16,7 @@ from busd.core.traffic import WAYS, Flow
 from busd.ops.console.counts import Counters, Counts, Rates, counters_of
 from busd.ops.console.endpoints import attached
 from busd.ops.console.pace import Pace
-from busd.ops.console.shards import AT_ONCE, Shards
+from busd.ops.console.shards import AT_ONCE, Shards, discard
 from busd.ops.console.text import shown
 
 __all__ = ["Activity", "Group", "Key", "Sample", "Way", "take_sample"]
@@ -141,10 +141,7 @@ class Sample:
         """Free what it holds, in slices: to let go of it at once takes as long as to collect it."""
         for held in (self.flows, self.lost, self.rates):
             await held.discard(pace)
-        while self.groups:
-            for _ in range(min(AT_ONCE, len(self.groups))):
-                self.groups.popitem()
-            await pace.rest()
+        await discard(self.groups, pace)
 
 
 async def take_sample(bus: Bus, counts: Counts, since: float | None, pace: Pace) -> Sample:
